@@ -1,0 +1,208 @@
+"""Figures of one style: inline SVG whose text takes the page's colour, so that it reads in any theme.
+
+Every figure has a text alternative (`alt`), which screen readers speak and which stands in for the picture
+where SVG is not shown. The same method has the same colour in the whole book: METHOD_COLOURS.
+"""
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+
+# Colours that stay apart for colour-blind readers (Okabe & Ito) and show on white and on near-black.
+METHOD_COLOURS = {
+    "chance": "#8a8a8a", "majority": "#8a8a8a", "pixels": "#b07d00", "scratch": "#d55e00", "random frozen": "#a0785a",
+    "probe": "#0b84c6", "fine-tuning": "#009e73", "lp-ft": "#cc79a7", "last-k": "#56b4e9", "gradual": "#8c6bd6",
+}
+_CYCLE = ("#0b84c6", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#56b4e9", "#8c6bd6", "#8a8a8a")
+_INK = "#123456"      # replaced by `currentColor` in the SVG, as is matplotlib's black
+_DARK = "#111111"     # stays dark in any theme, for what stands on coloured cells
+STYLE = {
+    "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none", "svg.fonttype": "none",
+    "font.family": "sans-serif", "font.size": 11, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.alpha": 0.25, "grid.color": "#8a8a8a", "axes.titlelocation": "left", "axes.titlesize": 12,
+    "axes.prop_cycle": plt.cycler(color=_CYCLE),
+    "lines.linewidth": 2, "legend.frameon": False, "figure.figsize": (7.2, 4.2),
+    **{key: _INK for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")},
+}
+
+
+def colour_of(method: str, index: int = 0) -> str:
+    """The method's fixed colour, or the next of the cycle for a name that has none."""
+    return METHOD_COLOURS.get(method, _CYCLE[index % len(_CYCLE)])
+
+
+def figure(rows: int = 1, columns: int = 1, **options):
+    """`plt.subplots` in the house style."""
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, layout="constrained", **options)
+
+
+def svg(fig: Figure, alt: str) -> str:
+    """The figure as an SVG element with its text alternative; text and axes in the page's own colour."""
+    for legend in fig.findobj(Legend):        # one made outside of `figure` would have a white ground
+        legend.set_frame_on(False)
+    buffer = io.StringIO()
+    salt = hashlib.sha256(alt.encode()).hexdigest()[:8]
+    with plt.rc_context({**STYLE, "svg.hashsalt": salt}):
+        fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.05)
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg"):], flags=re.S)
+    text = text.replace(_INK, "currentColor").replace("#000000", "currentColor")
+    text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{salt}-", text)      # ids stay unique on a page of many figures
+    label = html.escape(alt, quote=True)
+    # matplotlib leaves black unsaid in text and fills: there the colour of the whole picture holds
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}" fill="currentColor" style="max-width:100%;height:auto"', 1)
+
+
+class Picture:
+    """A figure that shows itself in a notebook: SVG for the page, its text alternative for everyone else."""
+
+    def __init__(self, fig: Figure, alt: str):
+        if len(alt.split()) < 4:
+            raise ValueError(f"alt: describe what the figure shows in a sentence, got {alt!r}")
+        self.alt, self.svg = alt, svg(fig, alt)
+        plt.close(fig)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {"text/plain": f"[Figure] {self.alt}", "text/html": f'<figure class="plot">{self.svg}</figure>'}
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Display the figure with its text alternative, and close it."""
+    from IPython.display import display
+    display(Picture(fig, alt))
+
+
+def learning_curves(frame, *, methods: Sequence[str] | None = None, chance: float | None = None, axes=None,
+                    title: str = "", xlabel: str = "labels per class", value: str = "accuracy",
+                    ylim: tuple[float, float] = (0, 102)):
+    """Mean and 95 % interval of every method over label budgets (log axis), each line named at its end.
+
+    frame: rows of method, labels, seed, accuracy, as from `evaluation.learning_curve`. Returns (fig, axes).
+    """
+    from . import evaluation
+    fig, axes = (axes.figure, axes) if axes is not None else figure()
+    table = evaluation.summary(frame, value)
+    names = list(methods or table["method"].unique())
+    ends = []
+    for i, name in enumerate(names):
+        line = table[table["method"] == name].sort_values("labels")
+        if line.empty:
+            raise ValueError(f"methods: {name!r} has no runs; there are {', '.join(table['method'].unique())}")
+        x, colour = line["labels"].to_numpy(), colour_of(name, i)
+        axes.plot(x, 100 * line["mean"], color=colour, marker="o", markersize=4)
+        axes.fill_between(x, 100 * line["low"], 100 * line["high"], color=colour, alpha=0.2, linewidth=0)
+        ends.append((float(100 * line["mean"].iloc[-1]), name, colour))
+    if chance is not None:
+        axes.axhline(100 * chance, color=METHOD_COLOURS["chance"], linestyle=":", linewidth=1.5)
+        ends.append((100 * chance, "chance", METHOD_COLOURS["chance"]))
+    axes.set(xscale="log", xlabel=xlabel, ylabel="test accuracy (%)", ylim=ylim)
+    axes.set_title(title, loc="left")
+    budgets = sorted(table["labels"].unique())
+    axes.set_xticks(budgets, [str(b) for b in budgets])
+    axes.minorticks_off()
+    name_lines(axes, ends)
+    return fig, axes
+
+
+def name_lines(axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.062) -> None:
+    """Write each line's name at the right edge, at its height, moved apart where they would touch."""
+    low, high = axes.get_ylim()
+    ends = sorted(ends)
+    wanted = (np.array([y for y, _, _ in ends]) - low) / (high - low)
+    at = wanted.copy()
+    for _ in range(200):                      # push neighbours apart, evenly, until none touch
+        short = gap - np.diff(at)
+        if (short <= 1e-9).all():
+            break
+        push = np.clip(short, 0, None) / 2
+        at[:-1] -= push
+        at[1:] += push
+    for y, (_, name, colour) in zip(at, ends):
+        axes.annotate(name, (1.01, y), xycoords="axes fraction", color=colour, va="center", fontsize=10,
+                      annotation_clip=False)
+
+
+def gaps(frame, a: str, b: str, *, axes=None, title: str = "", xlabel: str = "labels per class"):
+    """Paired difference a - b in points at every budget, with 95 % intervals and the zero line. Returns (fig, axes)."""
+    from . import evaluation
+    fig, axes = (axes.figure, axes) if axes is not None else figure(figsize=(7.2, 3.4))
+    table = evaluation.compare(frame, a, b)
+    mean, x = 100 * table["mean"], np.arange(len(table))
+    error = [mean - 100 * table["low"], 100 * table["high"] - mean]
+    axes.errorbar(x, mean, error, fmt="o", color=colour_of(a), capsize=4)
+    axes.axhline(0, color="#8a8a8a", linewidth=1.5)
+    axes.set_xticks(x, [str(n) for n in table["labels"]])
+    axes.set(xlabel=xlabel, ylabel=f"{a} minus {b} (points)")
+    axes.set_title(title, loc="left")
+    return fig, axes
+
+
+def heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, marks: np.ndarray | None = None,
+            xlabel: str = "", ylabel: str = "", title: str = "", unit: str = "points", axes=None):
+    """A signed table in colour (blue above zero, orange below), each cell with its number. Returns (fig, axes).
+
+    values: (R, C). marks: (R, C) bool, cells whose interval excludes zero (others are written in brackets).
+    """
+    values = np.asarray(values, dtype=float)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(f"values: shape {values.shape} does not match {len(rows)} rows and {len(columns)} columns")
+    fig, axes = (axes.figure, axes) if axes is not None else figure(figsize=(1.2 + 0.85 * len(columns), 1.3 + 0.55 * len(rows)))
+    limit = np.nanmax(np.abs(values)) or 1.0
+    image = axes.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
+    for r, c in np.ndindex(values.shape):
+        if np.isfinite(values[r, c]):
+            red, green, blue, _ = image.cmap(image.norm(values[r, c]))
+            ink = _DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"
+            text = f"{values[r, c]:+.0f}" if marks is None or marks[r, c] else f"({values[r, c]:+.0f})"
+            axes.text(c, r, text, ha="center", va="center", color=ink, fontsize=10,      # its own ground keeps lines off it
+                      bbox={"facecolor": (red, green, blue), "edgecolor": "none", "pad": 1})
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(title, loc="left")
+    axes.grid(False)
+    with plt.rc_context(STYLE):
+        fig.colorbar(image, ax=axes, label=unit, fraction=0.04)
+    return fig, axes
+
+
+def zero_line(axes, mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    """Draw on a heatmap where its values cross zero, interpolated between cells: solid for the mean, dashed for the
+    limits of its interval, so that the dashed lines enclose where the solid one may lie.
+
+    mean, low, high: (R, C), cell by cell as in `heatmap`; NaN cells are left out. A table of one sign gets no line. Raises ValueError where
+    the shapes differ or a limit lies on the wrong side of the mean.
+    """
+    mean, low, high = (np.asarray(values, dtype=float) for values in (mean, low, high))
+    if not mean.shape == low.shape == high.shape:
+        raise ValueError(f"mean, low and high must have one shape; got {mean.shape}, {low.shape} and {high.shape}")
+    if (low > mean).any() or (mean > high).any():
+        raise ValueError("low and high: must lie below and above the mean in every cell")
+    limits = axes.get_xlim(), axes.get_ylim()
+    for values, style, width in ((low, "--", 1.2), (high, "--", 1.2), (mean, "-", 2.5)):
+        if np.nanmin(values) < 0 < np.nanmax(values):
+            axes.contour(values, levels=[0], colors=_DARK, linestyles=style, linewidths=width)
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def gallery(images, titles: Sequence[str] = (), *, columns: int = 8, size: float = 1.0):
+    """A grid of pictures. images: (N, 3, H, W) in [0, 1]. Returns (fig, axes)."""
+    images = images.detach().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy() if hasattr(images, "permute") else images
+    rows = -(-len(images) // columns)
+    fig, axes = figure(rows, columns, figsize=(size * columns, (size + (0.25 if len(titles) else 0)) * rows), squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if i < len(images):
+            ax.imshow(images[i], interpolation="nearest")
+            if i < len(titles):
+                ax.set_title(titles[i], fontsize=8, loc="center")
+    return fig, axes

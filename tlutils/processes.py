@@ -1,0 +1,60 @@
+"""One run in several processes: what they exchange.
+
+They are started by `accelerate launch` (GPUs) or, on CPUs, by `ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2`.
+
+Gradients are summed here and not by DistributedDataParallel, which would miss parameters that are unfrozen on
+the way. Each step costs one message.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from . import freezing
+
+PLAIN = ("NO", "MULTI_CPU", "MULTI_GPU")
+
+
+def team():
+    """The Accelerator of this process: its device, its number, how many there are.
+
+    Raises ValueError if `accelerate launch` was told to split the model (FSDP, DeepSpeed and the like).
+    """
+    from accelerate import Accelerator
+
+    found = Accelerator()
+    if found.distributed_type.value not in PLAIN:
+        raise ValueError(f"accelerate was told to use {found.distributed_type.value}, but fit keeps a whole copy of "
+                         "the model in each process: launch plain multi-CPU or multi-GPU processes")
+    return found
+
+
+def sum_gradients(team, model: nn.Module, losses: Tensor) -> Tensor:
+    """Sum every gradient over the processes, in place; returns the sums of `losses`, (K,)."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    known = [p.grad is not None for p in trainable]
+    parts = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in trainable]
+    summed = team.reduce(torch.cat([*parts, losses.new_tensor(known, dtype=losses.dtype), losses]), "sum")
+    *parts, known, losses = summed.split([*(len(part) for part in parts), len(known), len(losses)])
+    for parameter, part, count in zip(trainable, parts, known.tolist(), strict=True):
+        if count:                               # some process has a gradient for it
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            parameter.grad.copy_(part.view_as(parameter))
+    return losses
+
+
+def average_buffers(team, model: nn.Module) -> None:
+    """Give every process the mean of the floating-point buffers: each knows its own slices' batch statistics."""
+    if team.num_processes > 1:
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(team.reduce(buffer.clone(), "mean"))
+
+
+def start_alike(team, model: nn.Module) -> None:
+    """Give every process the first one's parameters and buffers."""
+    if team.num_processes > 1:
+        from accelerate.utils import broadcast
+
+        for tensor in freezing.frozen_tensors(model).values():
+            tensor.copy_(broadcast(tensor.contiguous()))

