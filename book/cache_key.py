@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 # Recorded about the run of the book itself, shown in one table, computed with by nobody.
-NOT_AN_INPUT = ("results/lab/runtimes.json",)
+NOT_AN_INPUT = ("runtimes.json",)
 PAGE_FILES = {".ipynb", ".md", ".py", ".css", ".svg", ".js"}
 
 

@@ -18,8 +18,10 @@ import nbformat
 from address import ROOT, is_exercise, notebook_paths
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from runtimes_ext import RECORD
 
 from tlutils import report
+from tlutils.paths import atomic_write
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
@@ -72,13 +74,18 @@ def _peak_memory_of_children() -> int | None:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
+def record(rows: list[dict], file: Path = ROOT / RECORD) -> None:
+    """Write what each notebook took, with the machine and the day, for the page of running times."""
+    atomic_write(file, json.dumps({"card": report.environment(), "rows": rows}, indent=1) + "\n")
+
+
 def store(paths: list[str]) -> int:
     """Execute each notebook in a process of its own. Returns the number that failed.
 
     A run of all notebooks in which none failed is recorded for the page of running times; fewer would mix
     the times of different days and machines.
     """
-    started, rows = time.time(), []
+    rows = []
     for path in paths:
         print(f"{path} ...", end=" ", flush=True)
         done = subprocess.run([sys.executable, __file__, "one", path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -88,7 +95,7 @@ def store(paths: list[str]) -> int:
         rows.append({"notebook": path, **json.loads(done.stdout.splitlines()[-1])})
         print(f"{rows[-1]['seconds']} s, {rows[-1]['peak_mib']} MiB", flush=True)
     if paths == [row["notebook"] for row in rows] == notebook_paths():
-        report.save("lab", "runtimes", rows, started=started)
+        record(rows)
     return len(paths) - len(rows)
 
 

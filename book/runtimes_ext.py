@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-RECORD = Path("data/results/lab/runtimes.json")
+RECORD = Path("data/runtimes.json")
 MARK = "% runtimes"
 
 

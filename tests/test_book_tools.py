@@ -117,7 +117,7 @@ def test_an_incomplete_configuration_is_named(tmp_path):
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     for name, text in {"tlutils/a.py": "x = 1", "data/claims.yml": "- a", "requirements.txt": "a==1",
-                       "pyproject.toml": "[project]", "data/results/lab/runtimes.json": "{}",
+                       "pyproject.toml": "[project]", "data/runtimes.json": "{}",
                        "chapters/a.ipynb": "{}", "README.md": ""}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -133,7 +133,7 @@ def test_code_data_and_pins_change_the_cache_key(checkout, name):
     assert cache_key.cache_key(checkout) != before
 
 
-@pytest.mark.parametrize("name", ["chapters/a.ipynb", "README.md", "data/results/lab/runtimes.json",
+@pytest.mark.parametrize("name", ["chapters/a.ipynb", "README.md", "data/runtimes.json",
                                   "tlutils/__pycache__/a.pyc"])
 def test_nothing_else_changes_the_cache_key(checkout, name):
     before = cache_key.cache_key(checkout)
@@ -280,6 +280,14 @@ def test_the_table_of_running_times_comes_from_the_record():
     assert "| [](/chapters/a/c.ipynb) | 30 | not measured |" in text
     assert "| All 2, one after the other | 42 | |" in text
     assert "2026-01-02: a processor, 2 cores, Python 3.11.7, torch 2.6.0" in text
+
+
+def test_what_is_recorded_is_what_the_table_shows(tmp_path):
+    import notebooks
+
+    notebooks.record([{"notebook": "chapters/a/b.ipynb", "seconds": 12.4, "peak_mib": 700}], tmp_path / "runtimes.json")
+    text = runtimes_ext.table(json.loads((tmp_path / "runtimes.json").read_text()))
+    assert "| [](/chapters/a/b.ipynb) | 12 | 700 |" in text and "torch" in text
 
 
 def test_the_page_of_running_times_has_the_place_for_the_table():

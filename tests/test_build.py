@@ -50,8 +50,10 @@ def small_book(folder: Path, pages: dict[str, nbformat.NotebookNode]) -> Path:
     for name in ("_config.yml", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("tlutils", "data", "chapters/part/exercises"):
+    shutil.copytree(ROOT / "tlutils", folder / "tlutils", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("data", "chapters/part/exercises"):
         (folder / name).mkdir(parents=True)
+    (folder / "data" / "claims.yml").write_text("[]\n")
     (folder / "tlutils" / "__init__.py").write_text("number = 41\n")
     (folder / "references.bib").write_text("")
     (folder / "chapters" / "index.md").write_text("# Home\n\nWelcome to the small book.\n")

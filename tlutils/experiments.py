@@ -120,13 +120,17 @@ def speed() -> list[Job]:
     return [partial(speed_run, name, seed, threads=1) for name in ("scratch", "fine-tuning") for seed in SEEDS]
 
 
-def speed_run(name: str, seed: int, labels: int = 200, steps: int = 1000, every: int = 50, threads: int | None = None) -> list[dict]:
-    """One training run, looked at every so many steps: rows of method, seed, step, accuracy."""
+def speed_run(name: str, seed: int, labels: int = 200, steps: int = 1000, every: int = 50, threads: int | None = None,
+              weights: str = "shapes", method: str | None = None) -> list[dict]:
+    """One training run, looked at every so many steps: rows of method, seed, step, accuracy, training loss.
+
+    weights: the source that fine-tuning starts from; method: what the rows call it (default: `name`).
+    """
     if threads:
         torch.set_num_threads(threads)
     x, y, *test = evaluation.world(shapes.TARGET10)(labels, seed)
-    history = tuned(name, labels, steps=steps).run(x, y, seed, validation=tuple(test), evaluate_every=every).history
-    return [{"method": name, "labels": labels, "seed": seed, "step": row["step"], "accuracy": row["validation_accuracy"],
+    history = tuned(name, labels, weights, steps=steps).run(x, y, seed, validation=tuple(test), evaluate_every=every).history
+    return [{"method": method or name, "labels": labels, "seed": seed, "step": row["step"], "accuracy": row["validation_accuracy"],
              "loss": row["loss"]} for row in history.rows]
 
 
@@ -152,11 +156,10 @@ def phase() -> list[Job]:
 
 
 def plenty() -> list[Job]:
-    """A thousand labels per class: scratch against fine-tuning from the right and from the wrong source."""
-    def methods(labels):
-        return {"scratch": tuned("scratch", labels, steps=1500), "shapes": tuned("fine-tuning", labels, "shapes", steps=1500),
-                "colours": tuned("fine-tuning", labels, "colours", steps=1500)}
-    return _jobs(methods, [1000], evaluation.world(shapes.TARGET10))
+    """A thousand labels per class and 6,000 steps: scratch against fine-tuning from the right and from the wrong source."""
+    curve = partial(speed_run, labels=1000, steps=6000, every=500, threads=1)
+    return [partial(curve, name, seed, weights=weights or "shapes", method=weights or name)
+            for seed in SEEDS for name, weights in (("scratch", None), ("fine-tuning", "shapes"), ("fine-tuning", "colours"))]
 
 
 def parity() -> list[Job]:
@@ -222,7 +225,7 @@ REAL = real_experiments.EXPERIMENTS
 # ---------------------------------------------------------------------------- running and recording
 def current_code(name: str) -> str:
     """Hash of all that decides a lab experiment's results: its function, the code below it, settings, weights."""
-    own = {"speed": ["speed_run"], "layers": ["layer_run", "_learn", "_trained_on"]}.get(name, [])
+    own = {"speed": ["speed_run"], "plenty": ["speed_run"], "layers": ["layer_run", "_learn", "_trained_on"]}.get(name, [])
     parts = [f"experiments:{part}" for part in (name, *OWN, *own)]
     weights = json.dumps({v: zoo.load("resnet-mini", v).card["sha256"] for v in zoo.variants("resnet-mini")}, sort_keys=True)
     settings = "" if name in ("rates", "layers") else json.dumps({c: [chosen(c, 5), chosen(c, 50)] for c in CANDIDATES})
