@@ -222,7 +222,7 @@ def grid(name):
 def test_what_is_chosen_and_what_is_reported_never_meet(settings):
     assert not set(SEEDS) & set(DEV_SEEDS) and len(SEEDS) >= 5
     assert {seed for *_, seed, _ in grid("rates")} == set(DEV_SEEDS)
-    for name in ("why_transfer", "digits", "phase", "plenty", "parity"):
+    for name in ("why_transfer", "digits", "phase", "parity"):
         assert {seed for *_, seed, _ in grid(name)} <= set(SEEDS)
     x, _, x_test, _ = grid("rates")[0][4](1, 0)
     ours, _, ours_test, _ = evaluation.world(shapes.DEV8)(1, 0)
@@ -245,7 +245,7 @@ def test_why_transfer_has_every_contestant_at_every_budget_and_seed(settings):
     assert patient.steps == 10 * methods.scratch_steps(5)
 
 
-@pytest.mark.parametrize("name", ["phase", "plenty", "parity"])
+@pytest.mark.parametrize("name", ["phase", "parity"])
 def test_scratch_trains_at_least_as_long_as_transfer(settings, name):
     def steps(labels, scratch):
         return [
@@ -259,6 +259,18 @@ def test_scratch_trains_at_least_as_long_as_transfer(settings, name):
             assert min(steps(labels, True)) >= max(steps(labels, False))
 
 
+def test_with_plenty_of_labels_all_learn_from_the_same_pictures_for_as_long(settings, monkeypatch):
+    jobs = LAB["plenty"]()
+    assert {job.args[1] for job in jobs} == set(SEEDS) and len(jobs) == 3 * len(SEEDS)
+    assert {(job.keywords["labels"], job.keywords["steps"]) for job in jobs} == {(1000, 6000)}
+    started = []
+    monkeypatch.setattr(experiments, "tuned", lambda name, labels, weights, **more: started.append((name, weights)) or
+                        experiments.contestant(name, 1e-3, weights, steps=2))
+    rows = [row for job in jobs[:3] for row in job.func(*job.args, **job.keywords | {"labels": 1, "every": 2})]
+    assert started == [("scratch", "shapes"), ("fine-tuning", "shapes"), ("fine-tuning", "colours")]
+    assert [row["method"] for row in rows] == ["scratch", "shapes", "colours"] and {row["seed"] for row in rows} == {SEEDS[0]}
+
+
 @pytest.mark.parametrize("name", LAB)
 def test_jobs_can_be_handed_to_other_processes(settings, name):
     try:
@@ -270,7 +282,7 @@ def test_jobs_can_be_handed_to_other_processes(settings, name):
 
 
 def test_no_job_of_a_grid_comes_twice(settings):
-    for name in ("why_transfer", "digits", "phase", "plenty", "parity"):
+    for name in ("why_transfer", "digits", "phase", "parity"):
         keys = [
             (method, labels, seed, json.dumps(j.args[4]))
             for j in LAB[name]()
