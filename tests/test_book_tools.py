@@ -357,3 +357,12 @@ def test_an_installed_wheel_brings_its_data(tmp_path):
     assert done.returncode == 0, done.stderr
     folder, claims, width = done.stdout.split()
     assert folder == str(tmp_path / "installed" / "tlutils" / "data") and int(claims) > 0 and int(width) > 0
+
+
+def test_tests_side_by_side_leave_one_thread_to_each_worker():
+    """Two threads in each of two workers on two cores made the notebooks ten times slower."""
+    if not os.environ.get("PYTEST_XDIST_WORKER"):
+        pytest.skip("concerns runs with pytest -n")
+    import torch
+
+    assert torch.get_num_threads() == 1 and os.environ["OMP_NUM_THREADS"] == "1"

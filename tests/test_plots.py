@@ -262,3 +262,19 @@ def test_a_gallery_shows_every_picture_with_its_title():
     assert axes.shape == (2, 3) and sum(len(ax.images) for ax in axes.flat) == 5
     assert np.allclose(axes.flat[4].images[0].get_array(), pictures[4].permute(1, 2, 0).numpy(), atol=1 / 255)
     assert [ax.get_title() for ax in axes.flat] == [*"abcde", ""]
+
+
+def test_no_two_lines_of_a_figure_share_a_colour():
+    rows = [{"method": m, "labels": n, "seed": s, "accuracy": 0.5 + 0.1 * s}
+            for m in ("fine-tuning", "scratch", "wrong source", "worse source") for n in (1, 10) for s in (0, 1)]
+    for order in (["fine-tuning", "scratch", "wrong source", "worse source"], ["worse source", "wrong source", "scratch", "fine-tuning"]):
+        _, axes = plots.learning_curves(pd.DataFrame(rows), methods=order)
+        colours = [line.get_color() for line in axes.get_lines()]
+        assert len(set(colours)) == 4 and plots.METHOD_COLOURS["scratch"] in colours
+
+
+def test_budgets_that_lie_close_are_not_written_over_each_other():
+    rows = [{"method": "probe", "labels": n, "seed": s, "accuracy": 0.5} for n in range(500, 6001, 500) for s in (0, 1)]
+    _, axes = plots.learning_curves(pd.DataFrame(rows))
+    written = [int(tick.get_text()) for tick in axes.get_xticklabels() if tick.get_text()]
+    assert written[-1] == 6000 and written[0] == 500 and min(b / a for a, b in zip(written, written[1:])) > 1.15

@@ -22,6 +22,7 @@ METHOD_COLOURS = {
     "probe": "#0b84c6", "fine-tuning": "#009e73", "lp-ft": "#cc79a7", "last-k": "#56b4e9", "gradual": "#8c6bd6",
 }
 _CYCLE = ("#0b84c6", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#56b4e9", "#8c6bd6", "#8a8a8a")
+_SPARE = ("#cc79a7", "#56b4e9", "#8c6bd6", "#b07d00", "#0b84c6", "#d55e00", "#009e73")    # for names that have none
 _INK = "#123456"      # replaced by `currentColor` in the SVG, as is matplotlib's black
 _DARK = "#111111"     # stays dark in any theme, for what stands on coloured cells
 STYLE = {
@@ -37,6 +38,23 @@ STYLE = {
 def colour_of(method: str, index: int = 0) -> str:
     """The method's fixed colour, or the next of the cycle for a name that has none."""
     return METHOD_COLOURS.get(method, _CYCLE[index % len(_CYCLE)])
+
+
+def _colours(names: Sequence[str]) -> list[str]:
+    """One colour a line: each method's own; the others take those that no line of the figure has."""
+    taken = [METHOD_COLOURS[name] for name in names if name in METHOD_COLOURS]
+    spare = iter([c for c in _SPARE if c not in taken] or _SPARE)
+    left = {name: next(spare, METHOD_COLOURS["chance"]) for name in names if name not in METHOD_COLOURS}
+    return [METHOD_COLOURS.get(name) or left[name] for name in names]
+
+
+def _apart(ticks: Sequence[float], share: float = 0.07) -> list[str]:
+    """Labels for ticks on a log axis, the last one first; none where it would touch its neighbour to the right."""
+    labels, span = {}, np.log(max(ticks) / min(ticks)) or 1
+    for tick in sorted(ticks, reverse=True):
+        if not labels or np.log(min(labels) / tick) > share * span:
+            labels[tick] = str(tick)
+    return [labels.get(tick, "") for tick in ticks]
 
 
 def figure(rows: int = 1, columns: int = 1, **options):
@@ -93,11 +111,11 @@ def learning_curves(frame, *, methods: Sequence[str] | None = None, chance: floa
     table = evaluation.summary(frame, value)
     names = list(methods or table["method"].unique())
     ends = []
-    for i, name in enumerate(names):
+    for name, colour in zip(names, _colours(names)):
         line = table[table["method"] == name].sort_values("labels")
         if line.empty:
             raise ValueError(f"methods: {name!r} has no runs; there are {', '.join(table['method'].unique())}")
-        x, colour = line["labels"].to_numpy(), colour_of(name, i)
+        x = line["labels"].to_numpy()
         axes.plot(x, 100 * line["mean"], color=colour, marker="o", markersize=4)
         axes.fill_between(x, 100 * line["low"], 100 * line["high"], color=colour, alpha=0.2, linewidth=0)
         ends.append((float(100 * line["mean"].iloc[-1]), name, colour))
@@ -107,7 +125,7 @@ def learning_curves(frame, *, methods: Sequence[str] | None = None, chance: floa
     axes.set(xscale="log", xlabel=xlabel, ylabel="test accuracy (%)", ylim=ylim)
     axes.set_title(title, loc="left")
     budgets = sorted(table["labels"].unique())
-    axes.set_xticks(budgets, [str(b) for b in budgets])
+    axes.set_xticks(budgets, _apart(budgets))
     axes.minorticks_off()
     name_lines(axes, ends)
     return fig, axes
