@@ -366,3 +366,9 @@ def test_tests_side_by_side_leave_one_thread_to_each_worker():
     import torch
 
     assert torch.get_num_threads() == 1 and os.environ["OMP_NUM_THREADS"] == "1"
+
+
+def test_the_code_passes_its_own_linter():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "tlutils", "book", "tests", "benchmarks"], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from . import paths, report, shapes, training, zoo
 from .finetune import Classifier

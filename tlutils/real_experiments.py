@@ -24,6 +24,7 @@ NETWORKS = {"imagenet": ("mobilenet_v2", "imagenet"), "insects": ("mobilenet_v2"
             "birds": ("mobilenet_v2", "inat_bird"), "squeezenet": ("squeezenet1_0", "imagenet_pruned"),
             "random frozen": ("mobilenet_v2", None)}
 AUGMENT = augmentation.compose(augmentation.affine(rotate=15, scale=0.15, translate=0.08, flip=True), augmentation.colour(strength=0.2))
+TRAIN_BUDGETS = (2, 10, 50, 100)      # of the methods that train the whole network: they take most of the time
 TRAINED = {"fine-tuning": ("imagenet", (1e-4, 3e-4, 1e-3), 40), "scratch": (None, (3e-4, 1e-3, 3e-3), 100)}
 
 
@@ -117,12 +118,12 @@ def curves(name: str, probe_budgets, train_budgets, rate: Callable[[str], float]
 
 def ants_bees() -> list[dict]:
     """Ants against bees: 244 photographs to learn from, five source networks, fine-tuning and scratch."""
-    return curves("hymenoptera", (1, 2, 5, 10, 20, 50, 100), (10, 100), lambda method: _rate(method, "hymenoptera", 20))
+    return curves("hymenoptera", (1, 2, 5, 10, 20, 50, 100), TRAIN_BUDGETS, lambda method: _rate(method, "hymenoptera", 20))
 
 
 def xrays() -> list[dict]:
     """Chest X-rays, no finding against pneumonia: probes, fine-tuning and scratch."""
-    return curves("chest_xray", (2, 5, 10, 20, 50, 100, 200), (10, 100), _recorded_rates().get)
+    return curves("chest_xray", (2, 5, 10, 20, 50, 100, 200), TRAIN_BUDGETS, _recorded_rates().get)
 
 
 TARGETS = {"ants and bees": "hymenoptera", "X-rays": "chest_xray", "clothing": "clothing10", "PACS photo": "pacs",
