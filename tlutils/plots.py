@@ -48,7 +48,7 @@ def _colours(names: Sequence[str]) -> list[str]:
     return [METHOD_COLOURS.get(name) or left[name] for name in names]
 
 
-def _apart(ticks: Sequence[float], share: float = 0.07) -> list[str]:
+def _apart(ticks: Sequence[float], share: float = 0.09) -> list[str]:
     """Labels for ticks on a log axis, the last one first; none where it would touch its neighbour to the right."""
     labels, span = {}, np.log(max(ticks) / min(ticks)) or 1
     for tick in sorted(ticks, reverse=True):
