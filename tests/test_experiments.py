@@ -245,6 +245,14 @@ def test_why_transfer_has_every_contestant_at_every_budget_and_seed(settings):
     assert patient.steps == 10 * methods.scratch_steps(5)
 
 
+def test_the_patient_scratch_gets_ten_times_the_steps_on_the_same_draws(settings):
+    found = [(how.steps, labels, seed) for _, how, labels, seed, _ in grid("patient")]
+    assert sorted(found) == sorted((10 * methods.scratch_steps(n), n, s) for n in (20, 200) for s in SEEDS)
+    assert all(how.weights is None for _, how, *_ in grid("patient"))
+    x, *_ = grid("patient")[0][4](1, 100)
+    assert torch.equal(x, evaluation.world(shapes.TARGET10)(1, 100)[0])
+
+
 @pytest.mark.parametrize("name", ["phase", "parity"])
 def test_scratch_trains_at_least_as_long_as_transfer(settings, name):
     def steps(labels, scratch):

@@ -115,6 +115,13 @@ def why_transfer() -> list[Job]:
     return _jobs(lambda labels: patient, [5], draw, SEEDS[:3]) + _jobs(field, BUDGETS, draw)
 
 
+def patient() -> list[Job]:
+    """Scratch with ten times its steps at 20 and 200 labels per class: was it trained long enough?"""
+    def methods(labels):
+        return {"scratch, ten times the steps": tuned("scratch", labels, steps=10 * scratch_steps(labels))}
+    return _jobs(methods, (20, 200), evaluation.world(shapes.TARGET10))
+
+
 def speed() -> list[Job]:
     """Test accuracy every 50 steps at 200 labels per class, for fine-tuning and scratch: who gets there sooner?"""
     return [partial(speed_run, name, seed, threads=1) for name in ("scratch", "fine-tuning") for seed in SEEDS]
@@ -218,7 +225,7 @@ def _trained_on(task: shapes.Task, seed: int, steps: int):
     return loaded
 
 
-LAB = {f.__name__: f for f in (rates, why_transfer, speed, digits, phase, plenty, parity, layers)}
+LAB = {f.__name__: f for f in (rates, why_transfer, patient, speed, digits, phase, plenty, parity, layers)}
 REAL = real_experiments.EXPERIMENTS
 
 
