@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tlutils"
 LAYERS = (
     ("paths",),
     ("shapes", "readers", "metrics", "augmentation", "weights", "backbones"),
-    ("sources", "torchvision_backbones", "transformer_backbones"),
+    ("sources", "torchvision_backbones", "transformer_backbones", "mini_cnns"),
     ("datasets",),
     ("zoo",),
     ("batches", "checkpoint", "freezing", "history", "optim"),
@@ -23,7 +23,8 @@ LAYERS = (
     ("finetune",),
     ("methods", "evaluation"),
     ("plots", "claims", "report"),
-    ("pretrain", "real_experiments"),
+    ("pretrain_text", "pretrain_multimodal", "real_experiments"),
+    ("pretrain", "image_experiments", "text_experiments", "sentiment_experiments", "multimodal_experiments"),
     ("experiments",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

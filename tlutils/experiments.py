@@ -25,10 +25,14 @@ from . import (
     evaluation,
     finetune,
     freezing,
+    image_experiments,
+    multimodal_experiments,
     paths,
     real_experiments,
     report,
+    sentiment_experiments,
     shapes,
+    text_experiments,
     training,
     zoo,
 )
@@ -225,13 +229,25 @@ def _trained_on(task: shapes.Task, seed: int, steps: int):
     return loaded
 
 
-LAB = {f.__name__: f for f in (rates, why_transfer, patient, speed, digits, phase, plenty, parity, layers)}
-REAL = real_experiments.EXPERIMENTS
+# The experiments of the other parts stand in modules of their own. Each has LAB and REAL (name -> function), CODE and
+# WEIGHTS (what decides a grid's results: parts for `report.code_hash`, bundled weights) and `provenance(name, rows)`.
+PARTS = (image_experiments, text_experiments, sentiment_experiments, multimodal_experiments)
+FUNDAMENTALS = {f.__name__: f for f in (rates, why_transfer, patient, speed, digits, phase, plenty, parity, layers)}
+LAB = FUNDAMENTALS | {name: grid for part in PARTS for name, grid in part.LAB.items()}
+REAL = real_experiments.EXPERIMENTS | {name: experiment for part in PARTS for name, experiment in part.REAL.items()}
 
 
 # ---------------------------------------------------------------------------- running and recording
+def _part(name: str):
+    """The module that holds the experiment, or None for those of the Fundamentals."""
+    return next((part for part in PARTS if name in part.LAB or name in part.REAL), None)
+
+
 def current_code(name: str) -> str:
     """Hash of all that decides a lab experiment's results: its function, the code below it, settings, weights."""
+    if part := _part(name):
+        weights = json.dumps({w: zoo.cards()[w]["sha256"] for w in part.WEIGHTS.get(name, ())}, sort_keys=True)
+        return hashlib.sha256((report.code_hash(*part.CODE[name]) + weights).encode()).hexdigest()[:16]
     own = {"speed": ["speed_run"], "plenty": ["speed_run"], "layers": ["layer_run", "_learn", "_trained_on"]}.get(name, [])
     parts = [f"experiments:{part}" for part in (name, *OWN, *own)]
     weights = json.dumps({v: zoo.load("resnet-mini", v).card["sha256"] for v in zoo.variants("resnet-mini")}, sort_keys=True)
@@ -252,7 +268,8 @@ def run(name: str, *, workers: int = 2) -> None:
     started = time.time()
     if name in REAL:
         kind, rows = "real", REAL[name]()
-        card = {"what": REAL[name].__doc__.splitlines()[0], **real_experiments.provenance(rows)}
+        made_from = part.provenance(name, rows) if (part := _part(name)) else real_experiments.provenance(rows)
+        card = {"what": REAL[name].__doc__.splitlines()[0], **made_from}
     else:
         card = {"what": LAB[name].__doc__.splitlines()[0], "code": current_code(name)}   # before the run: files may change
         kind, rows = "lab", _run_jobs(name, LAB[name](), workers)
@@ -283,16 +300,17 @@ def verify(name: str, *, sample: int = 4, tolerance: float = 0.03) -> None:
     """
     code, stored = current_code(name), report.load("lab", name)
     jobs, rows = LAB[name](), stored.to_dict("records")
-    keys = [c for c in ("method", "labels", "seed", "step", "target", "contestant") if c in stored]
+    value = "accuracy" if "accuracy" in stored else "value"
+    keys = [c for c in stored if c in ("labels", "step") or (stored[c].dtype.kind != "f" and c != "correct")]
     picked = random.Random(0).sample(jobs[len(jobs) // 3:], sample)
     for row in (row for job in picked for row in job()):
         before = next((r for r in rows if all(r[k] == row[k] for k in keys if k in row)), None)
         if before is None:
             raise evaluation.SliceDisagrees(f"{name}: the stored grid has no run {[row.get(k) for k in keys]}; run python -m "
                                             f"tlutils.experiments {name}")
-        if abs(before["accuracy"] - row["accuracy"]) > tolerance:
-            raise evaluation.SliceDisagrees(f"{name}, {[row[k] for k in keys]}: stored {before['accuracy']:.3f}, now "
-                                            f"{row['accuracy']:.3f}; run python -m tlutils.experiments {name}")
+        if abs(before[value] - row[value]) > tolerance:
+            raise evaluation.SliceDisagrees(f"{name}, {[row.get(k) for k in keys]}: stored {before[value]:.3f}, now "
+                                            f"{row[value]:.3f}; run python -m tlutils.experiments {name}")
     card = stored.attrs["card"]
     note = {"code": code, "jobs": sample, "tolerance": tolerance, "date": report.environment()["date"]}
     report.rewrite_card("lab", name, card | {"verified": [*card.get("verified", []), note]})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from . import paths, report, shapes, training, zoo
+from . import paths, pretrain_multimodal, pretrain_text, report, shapes, training, zoo
 from .finetune import Classifier
 
 
@@ -80,21 +80,30 @@ def train(recipe: Recipe, *, progress: bool = True) -> dict:
     return card
 
 
+def recipes() -> dict:
+    """Every recipe of the book by name: networks for pictures (here), for text, for both."""
+    return RECIPES | pretrain_text.RECIPES | pretrain_multimodal.RECIPES
+
+
+def _trainer(name: str):
+    return next((family.train for family in (pretrain_text, pretrain_multimodal) if name in family.RECIPES), train)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command: train the named recipes, one after the other."""
     parser = argparse.ArgumentParser(prog="python -m tlutils.pretrain", description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(RECIPES)}; or: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of: {', '.join(recipes())}; or: all")
     names = parser.parse_args(arguments).names
     if not names:
         parser.print_help()
         return
-    names = list(RECIPES) if names == ["all"] else names
+    names = list(recipes()) if names == ["all"] else names
     torch.set_num_threads(1)      # sums taken in another order give other weights: one thread repeats them to the bit
-    unknown = [n for n in names if n not in RECIPES]
+    unknown = [n for n in names if n not in recipes()]
     if unknown:
-        parser.error(f"unknown recipe {', '.join(unknown)}; choose from {', '.join(RECIPES)}")
+        parser.error(f"unknown recipe {', '.join(unknown)}; choose from {', '.join(recipes())}")
     for name in names:
-        card = train(RECIPES[name])
+        card = _trainer(name)(recipes()[name])
         print(f"{name}: {card['scores']} after {card['seconds']} s")
 
 

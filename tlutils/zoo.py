@@ -21,13 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import paths, torchvision_backbones, transformer_backbones
+from . import backbones, mini_cnns, paths, torchvision_backbones, transformer_backbones
 from . import weights as weight_files
-from .backbones import MINIS, Backbone, resnet_mini
+from .backbones import Backbone, resnet_mini
 from .datasets import as_float
 from .transformer_backbones import MINILM, TextBackbone
 
-__all__ = ["MINIS", "Backbone", "Loaded", "Preprocess", "load", "names", "resnet_mini", "save_bundled", "variants"]
+__all__ = ["MINIS", "Backbone", "Loaded", "Preprocess", "cards", "load", "names", "resnet_mini", "save_bundled", "variants"]
+MINIS = backbones.MINIS | mini_cnns.MINIS
 DEFAULT_VARIANT = "shapes"
 CARD_KEYS = ("recipe", "seed", "steps", "seconds", "hardware", "scores")
 
@@ -140,6 +141,11 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def cards() -> dict[str, dict]:
+    """The cards of all bundled weights, by file name without its ending."""
+    return _cards(_bundle(None))
 
 
 def _bundle(folder: str | Path | None) -> Path:
