@@ -144,6 +144,14 @@ def test_show_displays_and_returns_nothing(monkeypatch):
 
 
 # ---------------------------------------------------------------------------- what is drawn
+def test_a_variant_has_the_colour_of_its_method_and_a_dashed_line():
+    rows = [{"method": m, "labels": n, "seed": s, "accuracy": 0.5 + 0.1 * s} for m in ("scratch", "scratch, longer") for n in (1, 5) for s in (0, 1)]
+    _, axes = plots.learning_curves(pd.DataFrame(rows))
+    plain, variant = axes.lines[:2]
+    assert plain.get_color() == variant.get_color() == plots.METHOD_COLOURS["scratch"] == plots.colour_of("scratch, longer")
+    assert (plain.get_linestyle(), variant.get_linestyle()) == ("-", "--")
+
+
 def test_methods_keep_their_colour_and_colours_stay_apart():
     assert plots.colour_of("probe") == plots.METHOD_COLOURS["probe"] == plots.colour_of("probe", 5)
     assert len({plots.colour_of("unknown", i) for i in range(8)}) == 8

@@ -36,16 +36,18 @@ STYLE = {
 
 
 def colour_of(method: str, index: int = 0) -> str:
-    """The method's fixed colour, or the next of the cycle for a name that has none."""
-    return METHOD_COLOURS.get(method, _CYCLE[index % len(_CYCLE)])
+    """The method's fixed colour, or the next of the cycle for a name that has none.
+
+    "scratch, ten times the steps" is a variant of "scratch" and has its colour; lines of variants are dashed.
+    """
+    return METHOD_COLOURS.get(method.split(", ")[0], _CYCLE[index % len(_CYCLE)])
 
 
 def _colours(names: Sequence[str]) -> list[str]:
     """One colour a line: each method's own; the others take those that no line of the figure has."""
-    taken = [METHOD_COLOURS[name] for name in names if name in METHOD_COLOURS]
-    spare = iter([c for c in _SPARE if c not in taken] or _SPARE)
-    left = {name: next(spare, METHOD_COLOURS["chance"]) for name in names if name not in METHOD_COLOURS}
-    return [METHOD_COLOURS.get(name) or left[name] for name in names]
+    own = {name: METHOD_COLOURS.get(name.split(", ")[0]) for name in names}
+    spare = iter([c for c in _SPARE if c not in own.values()] or _SPARE)
+    return [own[name] or next(spare, METHOD_COLOURS["chance"]) for name in names]
 
 
 def _apart(ticks: Sequence[float], share: float = 0.09) -> list[str]:
@@ -116,7 +118,7 @@ def learning_curves(frame, *, methods: Sequence[str] | None = None, chance: floa
         if line.empty:
             raise ValueError(f"methods: {name!r} has no runs; there are {', '.join(table['method'].unique())}")
         x = line["labels"].to_numpy()
-        axes.plot(x, 100 * line["mean"], color=colour, marker="o", markersize=4)
+        axes.plot(x, 100 * line["mean"], color=colour, marker="o", markersize=4, linestyle="--" if ", " in name else "-")
         axes.fill_between(x, 100 * line["low"], 100 * line["high"], color=colour, alpha=0.2, linewidth=0)
         ends.append((float(100 * line["mean"].iloc[-1]), name, colour))
     if chance is not None:
