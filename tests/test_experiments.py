@@ -245,10 +245,10 @@ def test_why_transfer_has_every_contestant_at_every_budget_and_seed(settings):
     assert patient.steps == 10 * methods.scratch_steps(5)
 
 
-@pytest.mark.parametrize("name, weights", [("patient", None), ("patient_tuning", "shapes")])
-def test_the_patient_get_ten_times_the_steps_on_the_same_draws(settings, name, weights):
+@pytest.mark.parametrize("name, weights, budgets", [("patient", None, (20, 200)), ("patient_tuning", "shapes", (200,))])
+def test_the_patient_get_ten_times_the_steps_on_the_same_draws(settings, name, weights, budgets):
     found = [(how.steps, labels, seed) for _, how, labels, seed, _ in grid(name)]
-    assert sorted(found) == sorted((10 * methods.scratch_steps(n), n, s) for n in (20, 200) for s in SEEDS)
+    assert sorted(found) == sorted((10 * methods.scratch_steps(n), n, s) for n in budgets for s in SEEDS)
     assert all(how.weights == weights for _, how, *_ in grid(name))
     x, *_ = grid(name)[0][4](1, 100)
     assert torch.equal(x, evaluation.world(shapes.TARGET10)(1, 100)[0])
