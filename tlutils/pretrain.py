@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from . import paths, pretrain_multimodal, pretrain_text, report, shapes, training, zoo
+from . import mini_cnns, paths, pretrain_multimodal, pretrain_text, report, shapes, training, zoo
 from .finetune import Classifier
 
 
@@ -43,6 +43,8 @@ RECIPES = {r.name: r for r in (
     replace(_FULL, variant="half", steps=350, teaches="tells the 16 source shapes apart, stopped after a tenth of the steps"),
     *(replace(_FULL, variant=f"bits{b}", task=shapes.BITS[b],
               teaches=f"tells {2 ** b} groups of shapes x {2 ** (4 - b)} groups of colours apart") for b in (1, 2, 3)),
+    *(replace(_FULL, model=f"{family.lower()}-mini", lr=lr, teaches=f"{_FULL.teaches}, with {family}'s blocks")
+      for family, lr in (("VGG", 1e-2), ("Inception", 3e-2), ("EfficientNet", 3e-2))),      # rates: grid `source_rates`
 )}
 
 
@@ -74,10 +76,15 @@ def train(recipe: Recipe, *, progress: bool = True) -> dict:
             "pictures_seen": recipe.steps * recipe.batch_size, "training_seconds": round(history.last["seconds"], 1),
             "seconds": round(time.time() - started, 1), "threads": torch.get_num_threads(),
             "parameters": sum(p.numel() for p in loaded.backbone.parameters()), "scores": scores,
-            "code": report.code_hash("shapes", "training", "loop", "batches", "optim", "backbones"), **report.environment()}
+            "code": report.code_hash("shapes", "training", "loop", "batches", "optim", "backbones", *_of(recipe.model)), **report.environment()}
     zoo.save_bundled(loaded.backbone, recipe.model, recipe.variant, card, head=model.head)
     (folder / f"{recipe.name}.safetensors").unlink(missing_ok=True)
     return card
+
+
+def _of(model: str) -> tuple[str, ...]:
+    """The module, besides `backbones`, that builds a mini."""
+    return ("mini_cnns",) if model in mini_cnns.MINIS else ()
 
 
 def recipes() -> dict:
