@@ -2,7 +2,8 @@
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -27,13 +28,54 @@ class TextBackbone(nn.Module):
         if tokenizer.pad_token is None:  # GPT-2 has none; padded positions are masked out below
             tokenizer.pad_token = tokenizer.eos_token
 
-    def forward(self, texts: list[str]) -> Tensor:
-        """texts: N sentences, cut to the model's longest input. Returns the features (N, width)."""
-        longest = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
-        batch = self.tokenizer(list(texts), padding=True, truncation=True, max_length=longest, return_tensors="pt")
-        batch = batch.to(self.model.device)
+    @property
+    def longest(self) -> int:
+        """The tokens that the model can read at once, marks included."""
+        return min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+
+    def encode(self, texts: list[str]):
+        """The tokens of some texts as the model takes them, on its device; longer ones are cut, with a warning."""
+        batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.longest, return_tensors="pt")
+        cut = [number for number, encoding in enumerate(batch.encodings or ()) if encoding.overflowing]
+        if cut:
+            warnings.warn(
+                f"{len(cut)} of {len(texts)} texts are longer than the {self.longest} tokens that the model reads and "
+                f"were cut (first: number {cut[0]}); split them if their ends matter",
+                stacklevel=3,
+            )
+        return batch.to(self.model.device)
+
+    def forward(self, texts: list[str] | Tensor) -> Tensor:
+        """texts: N sentences, or their tokens (N, L) int64 with padding. Returns the features (N, width).
+
+        A word that the tokenizer does not know is split into pieces, or becomes its mark for the unknown. Texts that are
+        too long are cut, with a warning. Raises ValueError for an empty text or none.
+        """
+        if isinstance(texts, Tensor):
+            ids = texts.to(self.model.device)
+            batch = {"input_ids": ids, "attention_mask": (ids != self.tokenizer.pad_token_id).long()}
+        else:
+            batch = self.encode(check_texts(texts))
         mask = batch["attention_mask"].unsqueeze(-1)
         return (self.model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def check_texts(texts: Iterable[str]) -> list[str]:
+    """The texts as a list. Raises TypeError for one string instead of many, ValueError for none or an empty one (which)."""
+    if isinstance(texts, str):
+        raise TypeError("texts: give a list of sentences, not one string")
+    texts = list(texts)
+    if not texts:
+        raise ValueError("texts is empty: give at least one sentence")
+    for number, text in enumerate(texts):
+        if not text.strip():
+            raise ValueError(f"texts: number {number} is empty; give it at least one word, or leave it out")
+    return texts
+
+
+def as_texts(texts) -> list[str] | Tensor:
+    """The preprocessing of a text backbone: none. Tokens (a tensor) stay as they are, texts become a list."""
+    return texts if isinstance(texts, Tensor) else list(texts)
 
 
 def is_name(name: str) -> bool:
