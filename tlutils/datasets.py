@@ -5,6 +5,7 @@ Images are tensors (N, 3, H, W): uint8 in 0..255 where they come from files, flo
 batch at hand is ever held as float32. Texts are lists of str. Labels are int64 tensors (N,).
 """
 
+import csv
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 from . import paths, readers, sources
 from .readers import Part, image_folder
 
-__all__ = ["Dataset", "Split", "as_float", "available", "digits", "image_folder", "load", "names", "split"]
+__all__ = ["Dataset", "Split", "as_float", "available", "digits", "image_folder", "load", "names", "reviews", "split"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,73 @@ def digits(*, seed: int = 0, size: int = 32) -> Dataset:
         "duplicates": {"found": parts.duplicates},
     }
     return _dataset("digits", pairs, tuple(map(str, range(10))), card)
+
+
+REVIEW_DOMAINS = ("books", "films", "kitchen", "restaurants", "apps")
+NEAR_DUPLICATE = 0.3  # cosine of two reviews' TF-IDF vectors from which on they stay in one part
+
+
+def reviews(domain: str | None = None, *, seed: int = 0) -> Dataset:
+    """800 short reviews written for this book: five domains, each 80 negative and 80 positive; 300 are for testing.
+
+    domain: one of REVIEW_DOMAINS, or None for all, which stand one after the other in that order. Of each class of each
+    domain 50 are for training and 30 for testing. Reviews that resemble each other (NEAR_DUPLICATE) stay in one part.
+    seed: of the split, which is the same for a domain alone and for all of them.
+    Raises ValueError for an unknown domain.
+    """
+    if domain not in (None, *REVIEW_DOMAINS):
+        raise ValueError(f"domain={domain!r}: the reviews are about {', '.join(REVIEW_DOMAINS)}")
+    file = paths.data_dir() / "reviews.csv"
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    strata = np.array([2 * REVIEW_DOMAINS.index(r["domain"]) + (r["label"] == "positive") for r in rows])
+    groups = _near_duplicates([r["text"] for r in rows])
+    in_test = _grouped_split(strata, groups, test=3 / 8, seed=seed)
+    pairs = {}
+    for part, chosen in (("train", ~in_test), ("test", in_test)):
+        wanted = [d for d, name in enumerate(REVIEW_DOMAINS) if domain in (None, name)]
+        index = [i for d in wanted for i in np.flatnonzero(chosen & (strata // 2 == d))]
+        pairs[part] = [rows[i]["text"] for i in index], torch.as_tensor(strata[index] % 2)
+    card = {
+        "what": "short reviews, positive and negative, written for this course: no customer wrote them",
+        "source": "data/reviews.csv of this repository",
+        "licence": "CC BY 4.0, as the text of the book",
+        "sha256": paths.sha256_file(file),
+        "domain": domain or "all five",
+        "caveat": "one workshop's idea of a review; irony and mixed feelings are commoner than in a shop",
+        "split": f"5/8 and 3/8, by domain and class, near-duplicates together, seed {seed}",
+        "near_duplicates": int(len(rows) - len(set(groups))),
+    }
+    return _dataset("reviews", pairs, ("negative", "positive"), card)
+
+
+def _near_duplicates(texts: Sequence[str]) -> np.ndarray:
+    """A number for each text; texts that resemble each other, directly or through others, share it."""
+    from scipy.sparse.csgraph import connected_components
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectors = TfidfVectorizer(sublinear_tf=True).fit_transform(texts)
+    return connected_components(vectors @ vectors.T >= NEAR_DUPLICATE, directed=False)[1]
+
+
+def _grouped_split(strata: np.ndarray, groups: np.ndarray, *, test: float, seed: int) -> np.ndarray:
+    """(N,) True for the test items: the same share of each stratum, and no group in two parts.
+
+    The large groups are dealt out first, so that the single items can fill up what is missing.
+    """
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(groups == g) for g in rng.permutation(np.unique(groups))]
+    left = np.round(np.bincount(strata) * test).astype(int)
+    free = np.bincount(strata) - left
+    chosen = np.zeros(len(strata), bool)
+    for group in sorted(members, key=len, reverse=True):
+        need = np.bincount(strata[group], minlength=len(left))
+        fits = [(need <= left).all(), (need <= free).all()]
+        to_test = fits[0] and (not fits[1] or rng.random() < left.sum() / (left.sum() + free.sum()))
+        chosen[group] = to_test
+        (left if to_test else free).__isub__(need)
+    return chosen
+
 
 
 def load(
