@@ -5,6 +5,7 @@ load("resnet-mini", None, seed=3)       the same network with random weights
 load("resnet18", "IMAGENET1K_V1")       torchvision's weights, from a local folder, its cache or the network
 load("mobilenet_v2", "inat_insect")     converted weights from a local folder
 load("resnet18", "mine.safetensors")    a checkpoint of your own
+load("bert-mini")                       bundled, pretrained on the generated language of `text`
 load("bert-base-uncased", "DEFAULT")    a transformer, from a local folder or the hub
 """
 
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import backbones, mini_cnns, paths, torchvision_backbones, transformer_backbones
+from . import backbones, mini_cnns, mini_transformers, paths, torchvision_backbones, transformer_backbones
 from . import weights as weight_files
 from .backbones import Backbone, resnet_mini
 from .datasets import as_float
@@ -88,7 +89,7 @@ class Loaded:
 
 def names() -> list[str]:
     """The networks that `load` knows by name; besides these it takes ids of transformers on the hub."""
-    return [*MINIS, *torchvision_backbones.NETWORKS, MINILM]
+    return [*MINIS, *mini_transformers.NETWORKS, *torchvision_backbones.NETWORKS, MINILM]
 
 
 def variants(name: str, folder: str | Path | None = None) -> list[str]:
@@ -106,7 +107,7 @@ def load(
 ) -> Loaded:
     """A network by name with pretrained (or, for weights=None, random) weights.
 
-    weights: for a mini a bundled variant ("bundled" means "shapes"); for torchvision's networks a member of its weights
+    weights: for a mini a bundled variant ("bundled" means "shapes", for a text mini "text"); for torchvision's networks a member of its weights
         enum or a name in `torchvision_backbones.LOCAL`; for a transformer "DEFAULT"; for any but a transformer a path
         to a .safetensors or .pth file of exactly this network, with any number of classes.
     seed: of random weights; torch's global generators stay as they were.
@@ -122,12 +123,15 @@ def load(
         if name in MINIS:
             backbone, head, facts = _load_mini(name, weights, folder)
             preprocess = MINI
+        elif name in mini_transformers.NETWORKS:
+            backbone, head, tokenizer, facts = _load_text_mini(name, weights, folder)
+            preprocess = transformer_backbones.as_texts
         elif name in torchvision_backbones.NETWORKS:
             backbone, head, facts = torchvision_backbones.load(name, weights, folder, padding)
             preprocess = TENSORFLOW if name in ("googlenet", "inception_v3") else IMAGENET
         elif transformer_backbones.is_name(name):
             backbone, facts = transformer_backbones.load(name, weights, folder)
-            preprocess, tokenizer = list, backbone.tokenizer
+            preprocess, tokenizer = transformer_backbones.as_texts, backbone.tokenizer
         else:
             raise ValueError(f"name={name!r} is no network of the zoo; {paths.did_you_mean(name, names())}")
     origin = {"weights": Path(weights).name if weight_files.is_file_name(weights) else weights}  # cards hold no paths
@@ -168,11 +172,20 @@ def _load_mini(name: str, weights: str | Path | None, folder: Path | None) -> tu
     return backbone, head, facts
 
 
+def _load_text_mini(name: str, weights: str | Path | None, folder: Path | None) -> tuple[TextBackbone, nn.Module, Any, dict]:
+    state, source, facts = None, "", {"recipe": "random initialisation"}
+    if weights is not None:
+        file, facts = _mini_file(name, weights, folder)
+        state, source = weight_files.read(file), f"weights file {file}"
+    return *mini_transformers.load(name, state, source), facts
+
+
 def _mini_file(name: str, weights: str | Path, folder: Path | None) -> tuple[Path, dict]:
     if weight_files.is_file_name(weights):
         file = Path(weights)
         return file, {"file": file.name, "sha256": paths.sha256_file(file) if file.is_file() else None}
-    bundle, variant = _bundle(folder), DEFAULT_VARIANT if weights == "bundled" else weights
+    default = mini_transformers.DEFAULT_VARIANT if name in mini_transformers.NETWORKS else DEFAULT_VARIANT
+    bundle, variant = _bundle(folder), default if weights == "bundled" else weights
     card = _cards(bundle).get(f"{name}-{variant}")
     if card is None:
         near = paths.did_you_mean(variant, variants(name, folder))
@@ -202,10 +215,12 @@ def save_bundled(
     *,
     head: nn.Linear | None = None,
     folder: str | Path | None = None,
+    leave_out: tuple[str, ...] = (),
 ) -> Path:
     """Write a backbone as `<name>-<variant>.safetensors` in half precision and its card into cards.json.
 
     head: the classifier that it was trained with, kept beside it (a linear layer on the features).
+    leave_out: names of tensors that are copies of others (tied weights).
     card: at least CARD_KEYS; file, sha256, bytes, parameters and versions are filled in. Both files are written wholly
     or not at all, the card last. Raises ValueError for a missing key or a value that half precision can't hold.
     """
@@ -215,6 +230,8 @@ def save_bundled(
     whole = backbone.state_dict() | (head.state_dict(prefix="head.") if head else {})
     state = {}
     for key, value in whole.items():
+        if key in leave_out:
+            continue
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if value.is_floating_point() else value
         if value.is_floating_point() and not state[key].isfinite().all():
