@@ -78,6 +78,22 @@ def test_a_checkpoint_with_another_number_of_classes(tmp_path, suffix):
     assert str(tmp_path) not in str(loaded.card), "cards end up in pages: no paths"
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16", "inception_v3", "googlenet", "efficientnet_b0", "mobilenet_v2"])
+@torch.no_grad()
+def test_a_local_file_of_every_network_of_the_lesson_gives_torchvisions_own_logits(name, tmp_path):
+    """A file as torchvision publishes it (auxiliary classifiers included), loaded through the zoo, head and stages put together."""
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model = torchvision.models.get_model(name, weights=None, num_classes=5, **options).eval()
+    if name == "vgg16":  # one number for all of the two large layers keeps the file small: 30 MB in the place of 550
+        for layer in (model.classifier[0], model.classifier[3]):
+            layer.weight = nn.Parameter(torch.full((1, 1), 0.003).expand_as(layer.weight), requires_grad=False)
+    torch.save(model.state_dict(), tmp_path / f"{name}.pth")
+    loaded, x = zoo.load(name, tmp_path / f"{name}.pth"), torch.rand(2, 3, 96, 96)
+    tolerance = 1e-3 if name == "vgg16" else 1e-5  # equal numbers are summed in another order
+    torch.testing.assert_close(loaded.logits(x), model(loaded.preprocess(x)), rtol=tolerance, atol=tolerance)
+    assert loaded.card["classes"] == 5 and loaded.backbone(loaded.preprocess(x)).shape == (2, loaded.width)
+
+
 def test_a_checkpoint_of_another_network_names_the_first_wrong_tensor(tmp_path):
     torch.save(torchvision.models.squeezenet1_1(num_classes=3).state_dict(), tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"features\.0\.weight is \(64, 3, 3, 3\) in the file and \(96, 3, 7, 7\)"):

@@ -96,8 +96,8 @@ def chosen_penalty(method: str, labels: int) -> float:
 
 
 # What `probe_rates` and `tuned_rates` say (a test compares): with 5 and with 50 labels per class; for fine-tuning with 50.
-CHOSEN_PENALTY: dict[str, tuple[float, float]] = {}
-CHOSEN_RATE: dict[str, float] = {}
+CHOSEN_PENALTY = {name: (0.1, 1.0) for network in NETWORKS for name in (network, f"{network} random")}
+CHOSEN_RATE = {network: 3e-3 for network in NETWORKS}
 TUNED_RATES = (3e-4, 1e-3, 3e-3)      # tried for the fine-tuning of each mini
 TUNED_LABELS, TUNED_STEPS = 50, 200
 
@@ -129,7 +129,7 @@ CELLS = ((False, False), (True, False), (False, True), (True, True))      # (ski
 TOWER_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 TOWER_DEPTH, TOWER_STEPS = 20, 200
 # What `tower_rates` says (a test compares): initialisation and learning rate of each cell.
-CHOSEN_TOWER: dict[str, tuple[str, float]] = {}
+CHOSEN_TOWER = {"neither": ("he", 1e-3), "skips": ("torch", 1e-3), "batch norm": ("he", 1e-3), "both": ("he", 1e-3)}
 
 
 class Block(nn.Module):
