@@ -12,7 +12,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import util
 from pathlib import Path
@@ -213,6 +213,7 @@ _BODIES |= {f"also.{g}.{t}": [(he, "also", f"did.{t}")] for t in TOPICS for g, h
 STARTS = tuple(_starts())
 _CAPTION = re.compile(rf"a ({'|'.join(shapes.SIZES)}) ({'|'.join(shapes.COLOURS)}) (?:({'|'.join(shapes.TEXTURES)}) )?"
                       rf"({'|'.join(shapes.SHAPES)}) on a ({'|'.join(shapes.COLOURS)}) background")
+_OF_EVERY_TOPIC = frozenset(words.PRAISE + words.BLAME)
 _MEMBERS = {name: frozenset(members) for name, members in CLASSES.items()}
 
 
@@ -222,7 +223,9 @@ def parse(sentence: str) -> Parsed | None:
     said, memo = tuple(sentence.split()), {}
     if _CAPTION.fullmatch(sentence):
         return Parsed("caption")
-    return next((found for symbol, found in STARTS if len(said) in _ends(symbol, 0, said, memo)), None)
+    found = next((found for symbol, found in STARTS if len(said) in _ends(symbol, 0, said, memo)), None)
+    # "it was also good" fits every topic
+    return replace(found, topic=None) if found and said[0] in ("it", "they") and said[-1] in _OF_EVERY_TOPIC else found
 
 
 def _ends(symbol: str, start: int, said: tuple[str, ...], memo: dict) -> frozenset[int]:

@@ -1,10 +1,257 @@
-"""The stored experiments of `language_models`."""
+"""The stored experiments of `language_models`: few labels, the budget of pretraining, RoBERTa's recipe, both sides, a student."""
 from __future__ import annotations
 
-LAB: dict = {}
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+
+from . import finetune, mini_transformers, pretrain_text, report, text, training, zoo
+from .metrics import correct
+from .transformer_backbones import TextBackbone
+
+SEEDS = range(100, 105)
+DEV_SEEDS = range(0, 2)         # choices are made on other sentences (split "dev") and other seeds
+STEPS = 120
+SCRATCH_STEPS = 240
+BATCH = 32
+WEIGHT_DECAY = 0.05
+RATES = (3e-4, 1e-3, 3e-3)
+CANDIDATES = {"tf-idf": (1.0, 10.0, 100.0), "bert-mini probe": (0.01, 0.1, 1.0), "scratch": RATES, "bert-mini": RATES, "roberta-mini": RATES,
+              "gpt-mini": RATES, "distilbert-mini": RATES}
+TEST_PER_CLASS = {"topic": 40, "sentiment": 150, "acceptability": 150, "reference": 150}
+WORDS = r"\S+"                  # every word counts, "i" and "a" too
+
+
+# ---------------------------------------------------------------------------- the contestants
+@dataclass(frozen=True)
+class TfIdf:
+    """Logistic regression on weighted counts of words and pairs of words: what needs no network at all."""
+    C: float = 10.0
+
+    def fit(self, x, y, seed: int = 0) -> Callable:
+        """Trained on N texts; returns texts -> predicted labels."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+        weigh = TfidfVectorizer(ngram_range=(1, 2), token_pattern=WORDS)
+        return make_pipeline(weigh, LogisticRegression(C=self.C, max_iter=1000)).fit(list(x), np.asarray(y)).predict
+
+
+@dataclass(frozen=True)
+class TextProbe:
+    """A linear probe on a frozen text mini."""
+    C: float = 0.1
+    model: str = "bert-mini"
+    weights: str | None = "bundled"
+
+    def fit(self, x, y, seed: int = 0) -> Callable:
+        """Trained on N texts; returns texts -> predicted labels."""
+        features = finetune.Features(zoo.load(self.model, self.weights, seed=seed))
+        probe = finetune.linear_probe(training.predict(features, x), y, C=self.C)
+        return lambda texts: probe.predict(training.predict(features, texts).numpy())
+
+
+@dataclass(frozen=True)
+class TextTrain:
+    """A text mini trained whole on the labelled sentences; weights=None is training from scratch."""
+    lr: float
+    model: str = "bert-mini"
+    weights: str | None = "bundled"
+    steps: int = STEPS
+    backbone: Callable | None = None        # makes the backbone, where it is none of the zoo's
+
+    def fit(self, x, y, seed: int = 0) -> Callable:
+        """Trained on N texts; returns texts -> predicted labels."""
+        if self.backbone is None:
+            loaded = zoo.load(self.model, self.weights, seed=seed)
+        else:
+            made = self.backbone()
+            loaded = zoo.Loaded(self.model, made, made.width, list)
+        model = finetune.Classifier(loaded, int(y.max()) + 1, seed=seed)
+        training.fit(model, (list(x), y), steps=self.steps, lr=self.lr, weight_decay=WEIGHT_DECAY, batch_size=BATCH, warmup=self.steps // 10,
+                     clip=1.0, seed=seed, channels_last=False)
+        return lambda texts: training.predict(model, list(texts), 256).argmax(1).numpy()
+
+
+def contestant(name: str, setting: float):
+    """A contestant by name with its one setting: a learning rate, or the C of a logistic regression."""
+    if name == "tf-idf":
+        return TfIdf(setting)
+    if name == "bert-mini probe":
+        return TextProbe(setting)
+    if name == "scratch":
+        return TextTrain(setting, weights=None, steps=SCRATCH_STEPS)
+    return TextTrain(setting, name)
+
+
+@lru_cache(maxsize=None)
+def chosen(name: str) -> float:
+    """The setting that did best on the development sentences (topic and sentiment, 20 labels per class)."""
+    sweep = report.load("lab", "text_rates")
+    return float(sweep[sweep["method"] == name].groupby("rate")["accuracy"].mean().idxmax())
+
+
+def tuned(name: str):
+    """A contestant with its chosen setting."""
+    return contestant(name, chosen(name))
+
+
+def one_run(method, name: str, task: str, labels: int, seed: int, *, split: str = "target", test_per_class: int | None = None,
+            **columns) -> list[dict]:
+    """One method on one draw of a task: method, task, labels, seed, accuracy and the accuracy on its own training sentences."""
+    torch.set_num_threads(1)
+    draw = text.world(text.TASKS[task], split=split, test_per_class=test_per_class or TEST_PER_CLASS[task])
+    x, y, x_test, y_test = draw(labels, seed)
+    predict = method().fit(x, y, seed)
+    return [{"method": name, "task": task, "labels": labels, "seed": seed, "accuracy": float(correct(predict(x_test), y_test).mean()),
+             "train_accuracy": float(correct(predict(x), y).mean()), **columns}]
+
+
+# ---------------------------------------------------------------------------- the grids
+def text_rates() -> list[Callable]:
+    """Settings tried on development sentences, topic and sentiment, at 20 labels per class: the same for every contestant."""
+    return [partial(one_run, partial(contestant, name, rate), name, task, 20, seed, split="dev", rate=rate)
+            for name, rates in CANDIDATES.items() for rate in rates for task in ("topic", "sentiment") for seed in DEV_SEEDS]
+
+
+def few_labels() -> list[Callable]:
+    """Accuracy against labels per class on four tasks of the generated language, for every contestant."""
+    def runs(names, tasks, budgets):
+        return [partial(one_run, partial(tuned, name), name, task, labels, seed)
+                for task in tasks for labels in budgets for name in names for seed in SEEDS]
+    main, hard = ("topic", "sentiment"), ("acceptability", "reference")
+    cheap, trained = ("tf-idf", "bert-mini probe"), ("scratch", "bert-mini")
+    return (runs(trained, ("sentiment",), (20,)) + runs(trained, ("topic",), (20,)) + runs(cheap, main + hard, (5, 20, 100))
+            + runs(("roberta-mini", "gpt-mini", "distilbert-mini"), main, (20,)) + runs(trained, main, (100, 5)) + runs(trained, hard, (100, 20)))
+
+
+RECIPE_BASE = pretrain_text.TextRecipe("bert-mini", "", masks="static", pairs=True, documents=4000, steps=500, batch_size=32, lr=3e-3, width=64, layers=2)
+_DYNAMIC = replace(RECIPE_BASE, masks="dynamic")
+_PLAIN = replace(_DYNAMIC, pairs=False)
+_LARGE = replace(_PLAIN, batch_size=64, steps=250)
+RECIPE_STEPS = {"bert recipe": RECIPE_BASE, "+ dynamic masks": _DYNAMIC, "+ no pairs": _PLAIN, "+ larger batch": _LARGE,
+                "+ longer": replace(_LARGE, steps=1000)}
+
+
+def recipe() -> list[Callable]:
+    """RoBERTa as a recipe: the same small network, one change after another; masked words held out, and probes at 20 labels."""
+    return [partial(recipe_run, name, seed) for seed in range(200, 206) for name in RECIPE_STEPS]
+
+
+def recipe_run(name: str, seed: int, steps: int | None = None) -> list[dict]:
+    """One pretraining of the recipe ablation: its held-out loss, and a linear probe for each task on the frozen network."""
+    torch.set_num_threads(1)
+    wanted = replace(RECIPE_STEPS[name], seed=seed)
+    if steps:
+        wanted = replace(wanted, steps=steps)
+    model, _ = pretrain_text.pretrain(wanted)
+    held = pretrain_text.score(model)
+    backbone = TextBackbone(mini_transformers.encoder(model.net), mini_transformers.tokenizer(wanted.model))
+    rows = []
+    for task in text.TASKS:
+        x, y, x_test, y_test = text.world(text.TASKS[task], test_per_class=TEST_PER_CLASS[task])(100, seed)
+        probe = finetune.linear_probe(training.predict(backbone, x), y, C=0.1)
+        right = correct(probe.predict(training.predict(backbone, x_test).numpy()), y_test)
+        rows.append({"method": name, "task": task, "labels": 100, "seed": seed, "accuracy": float(right.mean()), "loss": held["loss"],
+                     "word_accuracy": held["word_accuracy"]})
+    return rows
+
+
+BUDGET_STEPS = (50, 150, 450, 900)
+
+
+def budget() -> list[Callable]:
+    """What pretraining buys at 20 labels per class against how long it lasted: runs of their own, each with its whole schedule."""
+    return [partial(budget_run, steps, task) for task in ("sentiment", "topic") for steps in (0, *BUDGET_STEPS, None)]
+
+
+@lru_cache(maxsize=1)
+def _briefly_pretrained(steps: int):
+    recipe = replace(pretrain_text.RECIPES["bert-mini-text"], steps=steps)
+    model, history = pretrain_text.pretrain(recipe)
+    return model.net.state_dict(), history.last["seconds"]
+
+
+def budget_run(steps: int | None, task: str, seeds=SEEDS) -> list[dict]:
+    """bert-mini pretrained for so many steps (None: the bundled one, 0: not at all), then fine-tuned on each draw."""
+    torch.set_num_threads(1)
+    full = pretrain_text.RECIPES["bert-mini-text"].steps
+    method, seconds = partial(tuned, "bert-mini"), zoo.cards()["bert-mini-text"]["training_seconds"]
+    if steps == 0:
+        method, seconds = partial(tuned, "scratch"), 0.0
+    elif steps is not None:
+        state, seconds = _briefly_pretrained(steps)
+
+        def backbone():
+            net = mini_transformers.network("bert-mini")
+            net.load_state_dict(state)
+            return TextBackbone(mini_transformers.encoder(net), mini_transformers.tokenizer())
+        method = partial(replace, tuned("bert-mini"), backbone=backbone)
+    return [row for seed in seeds for row in one_run(method, f"{full if steps is None else steps} steps", task, 20, seed,
+                                                     steps=full if steps is None else steps, seconds=round(seconds, 1))]
+
+
+def distil() -> list[Callable]:
+    """distilbert-mini beside its teacher: parameters, milliseconds for 64 sentences on one thread, and accuracy after fine-tuning."""
+    names = ("bert-mini", "distilbert-mini")
+    return [partial(size_run, names)] + [partial(one_run, partial(tuned, name), name, task, 100, seed, parameters=None, encoder_parameters=None,
+                                                 milliseconds=None)
+                                         for task in ("topic", "sentiment") for name in (*names, "scratch") for seed in SEEDS]
+
+
+@torch.no_grad()
+def size_run(names, repeats: int = 15) -> list[dict]:
+    """Parameters and median milliseconds of a forward pass of 64 sentences, measured in turn so that both share the machine's mood."""
+    torch.set_num_threads(1)
+    x = pretrain_text.tokens(text.documents(400, seed=3, split="target"))
+    x = torch.tensor([row for row in x if len(row) == 20][:64] or x[:1])
+    minis, taken = {name: zoo.load(name) for name in names}, {name: [] for name in names}
+    for _ in range(repeats):
+        for name, loaded in minis.items():
+            start = time.perf_counter()
+            loaded.backbone(x)
+            taken[name].append(1000 * (time.perf_counter() - start))
+    return [{"method": name, "task": "size", "labels": 0, "seed": run, "accuracy": None, "train_accuracy": None,
+             "parameters": zoo.cards()[f"{name}-text"]["parameters"], "encoder_parameters": zoo.cards()[f"{name}-text"]["encoder_parameters"],
+             "milliseconds": taken[name][run]} for name in names for run in range(repeats)]
+
+
+def both_sides() -> list[Callable]:
+    """A gap for "he" or "she" whose only clue, a name, stands before it or after it: masked minis against the GPT."""
+    return [partial(sides_run, name, where, seed) for where in ("before", "after") for seed in range(100, 110)
+            for name in ("bert-mini", "roberta-mini", "distilbert-mini", "gpt-mini")]
+
+
+def sides_run(name: str, where: str, seed: int, n: int = 100) -> list[dict]:
+    """How often a mini puts the right one of the two words into n gaps."""
+    torch.set_num_threads(1)
+    loaded, gaps = zoo.load(name), text.clues(n, seed=seed, where=where)
+    right = [mini_transformers.choose(loaded, gap.text, gap.options) == gap.answer for gap in gaps]
+    return [{"method": name, "where": where, "labels": 0, "seed": seed, "accuracy": float(np.mean(right))}]
+
+
+LAB: dict = {grid.__name__: grid for grid in (text_rates, few_labels, recipe, budget, distil, both_sides)}
 REAL: dict = {}
-CODE: dict[str, tuple[str, ...]] = {}
-WEIGHTS: dict[str, tuple[str, ...]] = {}
+_BELOW = ("text", "text_words", "mini_transformers", "transformer_backbones:TextBackbone", "batches", "loop", "inference", "training", "optim", "finetune")
+_RUNS = tuple(f"text_experiments:{name}" for name in ("TfIdf", "TextProbe", "TextTrain", "contestant", "chosen", "one_run", "SEEDS", "DEV_SEEDS", "STEPS", "SCRATCH_STEPS", "BATCH",
+                                                      "WEIGHT_DECAY", "CANDIDATES", "RATES", "TEST_PER_CLASS"))
+CODE: dict[str, tuple[str, ...]] = {
+    "text_rates": (*_BELOW, *_RUNS, "text_experiments:text_rates"),
+    "few_labels": (*_BELOW, *_RUNS, "text_experiments:few_labels"),
+    "recipe": (*_BELOW, "pretrain_text", "text_experiments:recipe", "text_experiments:recipe_run", "text_experiments:RECIPE_BASE",
+               "text_experiments:RECIPE_STEPS"),
+    "budget": (*_BELOW, *_RUNS, "pretrain_text", "text_experiments:budget", "text_experiments:budget_run", "text_experiments:BUDGET_STEPS"),
+    "distil": (*_BELOW, *_RUNS, "text_experiments:distil", "text_experiments:size_run"),
+    "both_sides": (*_BELOW, "text_experiments:both_sides", "text_experiments:sides_run"),
+}
+_MINIS = tuple(f"{name}-text" for name in mini_transformers.NETWORKS)
+WEIGHTS: dict[str, tuple[str, ...]] = {"text_rates": _MINIS, "few_labels": _MINIS, "budget": ("bert-mini-text",),
+                                       "distil": ("bert-mini-text", "distilbert-mini-text"), "both_sides": _MINIS}
 
 
 def provenance(name: str, rows: list[dict]) -> dict:
