@@ -225,7 +225,7 @@ def parse(sentence: str) -> Parsed | None:
         return Parsed("caption")
     found = next((found for symbol, found in STARTS if len(said) in _ends(symbol, 0, said, memo)), None)
     # "it was also good" fits every topic
-    return replace(found, topic=None) if found and said[0] in ("it", "they") and said[-1] in _OF_EVERY_TOPIC else found
+    return replace(found, topic=None) if found and said[2:3] == ("also",) and said[-1] in _OF_EVERY_TOPIC else found
 
 
 def _ends(symbol: str, start: int, said: tuple[str, ...], memo: dict) -> frozenset[int]:
@@ -271,9 +271,9 @@ def documents(n: int, *, seed: int = 0, split: str = "pretraining") -> list[tupl
 def _captions(n: int, rng: random.Random) -> list[str]:
     """Captions of the shapes world, two by two of the same shape."""
     generator = torch.Generator().manual_seed(rng.getrandbits(40))
-    shape = torch.randint(len(shapes.SOURCE_SHAPES), (n,), generator=generator)
+    shape = torch.randint(len(shapes.SOURCE_SHAPES), (n // 2,), generator=generator).repeat_interleave(2)
     colour = torch.randint(len(shapes.COLOURS), (n,), generator=generator)
-    captions = shapes.caption(shapes.sample(shape.sort().values, colour, generator=generator))
+    captions = shapes.caption(shapes.sample(shape, colour, generator=generator))
     pairs = [captions[i:i + 2] for i in range(0, n, 2)]
     rng.shuffle(pairs)
     return [said for pair in pairs for said in pair]

@@ -130,7 +130,8 @@ def few_labels() -> list[Callable]:
             + runs(("roberta-mini", "gpt-mini", "distilbert-mini"), main, (20,)) + runs(trained, main, (100, 5)) + runs(trained, hard, (100, 20)))
 
 
-RECIPE_BASE = pretrain_text.TextRecipe("bert-mini", "", masks="static", pairs=True, documents=4000, steps=500, batch_size=32, lr=3e-3, width=64, layers=2)
+RECIPE_BASE = pretrain_text.TextRecipe("bert-mini", "", masks="static", pairs=True, documents=4000, steps=500, batch_size=32, lr=3e-3,
+                                       width=64, layers=2)
 _DYNAMIC = replace(RECIPE_BASE, masks="dynamic")
 _PLAIN = replace(_DYNAMIC, pairs=False)
 _LARGE = replace(_PLAIN, batch_size=64, steps=250)
@@ -237,9 +238,11 @@ def sides_run(name: str, where: str, seed: int, n: int = 100) -> list[dict]:
 
 LAB: dict = {grid.__name__: grid for grid in (text_rates, few_labels, recipe, budget, distil, both_sides)}
 REAL: dict = {}
-_BELOW = ("text", "text_words", "mini_transformers", "transformer_backbones:TextBackbone", "batches", "loop", "inference", "training", "optim", "finetune")
-_RUNS = tuple(f"text_experiments:{name}" for name in ("TfIdf", "TextProbe", "TextTrain", "contestant", "chosen", "one_run", "SEEDS", "DEV_SEEDS", "STEPS", "SCRATCH_STEPS", "BATCH",
-                                                      "WEIGHT_DECAY", "CANDIDATES", "RATES", "TEST_PER_CLASS"))
+_BELOW = ("text", "text_words", "mini_transformers", "transformer_backbones:TextBackbone", "batches", "loop", "inference", "training", "optim",
+          "finetune")
+_RUNS = tuple(f"text_experiments:{name}" for name in (
+    "TfIdf", "TextProbe", "TextTrain", "contestant", "chosen", "one_run", "SEEDS", "DEV_SEEDS", "STEPS", "SCRATCH_STEPS", "BATCH", "WEIGHT_DECAY",
+    "CANDIDATES", "RATES", "TEST_PER_CLASS"))
 CODE: dict[str, tuple[str, ...]] = {
     "text_rates": (*_BELOW, *_RUNS, "text_experiments:text_rates"),
     "few_labels": (*_BELOW, *_RUNS, "text_experiments:few_labels"),
