@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tlutils import features, paths, pretrain, shapes, training, zoo
+from tlutils import features, mini_cnns, paths, pretrain, shapes, training, zoo
 from tlutils.pretrain import RECIPES, Recipe
 
 TINY = Recipe(
@@ -127,12 +127,11 @@ def test_recipes_differ_from_the_first_in_what_they_say():
     first = RECIPES["resnet-mini-shapes"]
     assert RECIPES["resnet-mini-half"].steps * 10 == first.steps
     for recipe in RECIPES.values():
-        assert (recipe.model, recipe.seed, recipe.lr, recipe.batch_size) == (
-            first.model,
-            first.seed,
-            first.lr,
-            first.batch_size,
-        )
+        assert (recipe.seed, recipe.batch_size) == (first.seed, first.batch_size)
+        if recipe.model == first.model:
+            assert recipe.lr == first.lr
+        else:  # the other families: as many pictures of the same task, only the rate is their own (grid `source_rates`)
+            assert (recipe.variant, recipe.task, recipe.steps) == (first.variant, first.task, first.steps)
         assert not set(recipe.task.shapes) & {*shapes.TARGET_SHAPES, *shapes.DEV_SHAPES}, (
             "sources never see target shapes"
         )
@@ -191,6 +190,12 @@ def test_the_wrong_sources_are_as_wrong_as_they_should_be():
     assert accuracy["resnet-mini-shapes"] > 0.95 and accuracy["resnet-mini-colours"] > 0.95
     assert 1 / 16 < accuracy["resnet-mini-half"] < accuracy["resnet-mini-shapes"] - 0.1
     assert CARDS["resnet-mini-noise"]["scores"]["training_accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("name", mini_cnns.MINIS)
+def test_the_other_families_know_the_source_as_well(name):
+    assert CARDS[f"{name}-shapes"]["scores"]["source_accuracy"] > 0.95
+    assert CARDS[f"{name}-shapes"]["seconds"] < 20 * 60
 
 
 def test_each_variant_gives_features_of_its_own():

@@ -99,7 +99,8 @@ def chosen_penalty(method: str, labels: int) -> float:
 CHOSEN_PENALTY = {name: (0.1, 1.0) for network in NETWORKS for name in (network, f"{network} random")}
 CHOSEN_RATE = {network: 3e-3 for network in NETWORKS}
 TUNED_RATES = (3e-4, 1e-3, 3e-3)      # tried for the fine-tuning of each mini
-TUNED_LABELS, TUNED_STEPS = 50, 200
+TUNED_LABELS = 50
+TUNED_STEPS = 200
 
 
 def tuned_rates() -> list:
@@ -127,7 +128,8 @@ def tuned_run(network: str, rate: float, seed: int, task: shapes.Task = shapes.T
 DEPTHS = (2, 8, 20, 56)               # residual blocks, each of two convolutions
 CELLS = ((False, False), (True, False), (False, True), (True, True))      # (skips, batch norm)
 TOWER_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
-TOWER_DEPTH, TOWER_STEPS = 20, 200
+TOWER_DEPTH = 20
+TOWER_STEPS = 200
 # What `tower_rates` says (a test compares): initialisation and learning rate of each cell.
 CHOSEN_TOWER = {"neither": ("he", 1e-3), "skips": ("torch", 1e-3), "batch norm": ("he", 1e-3), "both": ("he", 1e-3)}
 
