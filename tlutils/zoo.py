@@ -7,6 +7,7 @@ load("mobilenet_v2", "inat_insect")     converted weights from a local folder
 load("resnet18", "mine.safetensors")    a checkpoint of your own
 load("bert-mini")                       bundled, pretrained on the generated language of `text`
 load("bert-base-uncased", "DEFAULT")    a transformer, from a local folder or the hub
+load("clip-mini")                       pictures and captions in one space; openai/clip-vit-base-patch32 likewise
 """
 
 import json
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import backbones, mini_cnns, mini_transformers, paths, torchvision_backbones, transformer_backbones
+from . import backbones, clip_backbones, mini_cnns, mini_transformers, multimodal, paths, torchvision_backbones, transformer_backbones
 from . import weights as weight_files
 from .backbones import Backbone, resnet_mini
 from .datasets import as_float
@@ -89,7 +90,7 @@ class Loaded:
 
 def names() -> list[str]:
     """The networks that `load` knows by name; besides these it takes ids of transformers on the hub."""
-    return [*MINIS, *mini_transformers.NETWORKS, *torchvision_backbones.NETWORKS, MINILM]
+    return [*MINIS, *mini_transformers.NETWORKS, *multimodal.NETWORKS, *torchvision_backbones.NETWORKS, MINILM]
 
 
 def variants(name: str, folder: str | Path | None = None) -> list[str]:
@@ -129,6 +130,12 @@ def load(
         elif name in torchvision_backbones.NETWORKS:
             backbone, head, facts = torchvision_backbones.load(name, weights, folder, padding)
             preprocess = TENSORFLOW if name in ("googlenet", "inception_v3") else IMAGENET
+        elif name in multimodal.NETWORKS:
+            backbone, facts = _load_dual_mini(name, weights, folder)
+            preprocess = MINI
+        elif clip_backbones.is_name(name):
+            backbone, preprocess, facts = clip_backbones.load(name, weights, folder)
+            tokenizer = backbone.tokenizer
         elif transformer_backbones.is_name(name):
             backbone, facts = transformer_backbones.load(name, weights, folder)
             preprocess, tokenizer = transformer_backbones.as_texts, backbone.tokenizer
@@ -165,7 +172,7 @@ def _load_mini(name: str, weights: str | Path | None, folder: Path | None) -> tu
     backbone = MINIS[name]()
     if weights is None:
         return backbone, None, {"recipe": "random initialisation"}
-    file, facts = _mini_file(name, weights, folder)
+    file, facts = bundled_file(name, weights, folder)
     state = {key.removeprefix("backbone."): value for key, value in weight_files.read(file).items()}
     head = _linear_head({key: state.pop(key) for key in ("head.weight", "head.bias") if key in state})
     weight_files.fit(backbone, state, f"weights file {file}")
@@ -175,16 +182,30 @@ def _load_mini(name: str, weights: str | Path | None, folder: Path | None) -> tu
 def _load_text_mini(name: str, weights: str | Path | None, folder: Path | None) -> tuple[TextBackbone, nn.Module, Any, dict]:
     state, source, facts = None, "", {"recipe": "random initialisation"}
     if weights is not None:
-        file, facts = _mini_file(name, weights, folder)
+        file, facts = bundled_file(name, weights, folder)
         state, source = weight_files.read(file), f"weights file {file}"
     return *mini_transformers.load(name, state, source), facts
 
 
-def _mini_file(name: str, weights: str | Path, folder: Path | None) -> tuple[Path, dict]:
+def _load_dual_mini(name: str, weights: str | Path | None, folder: Path | None) -> tuple[nn.Module, dict]:
+    backbone = multimodal.NETWORKS[name]()
+    if weights is None:
+        return backbone, {"recipe": "random initialisation"}
+    file, facts = bundled_file(name, weights, folder)
+    weight_files.fit(backbone, weight_files.read(file), f"weights file {file}")
+    return backbone, facts
+
+
+def bundled_file(name: str, weights: str | Path, folder: str | Path | None = None) -> tuple[Path, dict]:
+    """The file of a mini's weights, checked against its card, and the card. weights: a variant, or a path to a file.
+
+    Raises ValueError for an unknown variant (names near ones) or a wrong checksum, FileNotFoundError for a missing file.
+    """
     if weight_files.is_file_name(weights):
         file = Path(weights)
         return file, {"file": file.name, "sha256": paths.sha256_file(file) if file.is_file() else None}
     default = mini_transformers.DEFAULT_VARIANT if name in mini_transformers.NETWORKS else DEFAULT_VARIANT
+    default = multimodal.DEFAULT_VARIANT if name in multimodal.NETWORKS else default
     bundle, variant = _bundle(folder), default if weights == "bundled" else weights
     card = _cards(bundle).get(f"{name}-{variant}")
     if card is None:
