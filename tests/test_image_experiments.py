@@ -38,7 +38,7 @@ def test_every_mini_is_tried_with_as_many_settings():
 
 def test_probes_of_one_draw():
     rows = ie.probe_run(2, 100, networks=("resnet-mini",))
-    assert [row["method"] for row in rows] == ["resnet-mini", "resnet-mini random"]
+    assert [row["method"] for row in rows] == ["resnet-mini", "resnet-mini, random"]
     assert all(row["C"] == ie.chosen_penalty(row["method"], 2) and 0 <= row["accuracy"] <= 1 for row in rows)
     from tlutils.methods import Probe
 

@@ -55,7 +55,7 @@ def source_run(model: str, rate: float, seed: int = 0, steps: int = SOURCE_STEPS
 
 
 # ---------------------------------------------------------------------------- the minis as feature extractors
-NETWORKS = tuple(zoo.MINIS)
+NETWORKS = ("resnet-mini", "vgg-mini", "inception-mini", "efficientnet-mini")
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)     # C of the probe, tried on the development shapes
 
 
@@ -74,7 +74,7 @@ def probe_run(labels: int, seed: int, task: shapes.Task = shapes.TARGET10, penal
     """Probes on frozen networks, one draw: rows of method, network, pretrained, labels, seed, C, accuracy.
 
     penalty: "chosen" takes C from CHOSEN_PENALTY; None tries every one of PENALTIES (a row each). A random network is
-    drawn anew from each seed. method: the network's name, with " random" behind it where it was never trained.
+    drawn anew from each seed. method: the network's name, with ", random" behind it where it was never trained.
     """
     _one_thread(threads)
     x, y, x_test, y_test = evaluation.world(task)(labels, seed)
@@ -82,7 +82,7 @@ def probe_run(labels: int, seed: int, task: shapes.Task = shapes.TARGET10, penal
     for network, pretrained in product(networks, (True, False)):
         body = finetune.Features(zoo.load(network, "shapes" if pretrained else None, seed=seed))
         train, test = training.predict(body, x), training.predict(body, x_test).numpy()
-        method = network if pretrained else f"{network} random"
+        method = network if pretrained else f"{network}, random"
         for C in PENALTIES if penalty is None else (chosen_penalty(method, labels),):
             found = finetune.linear_probe(train, y, C=C).predict(test)
             rows.append({"method": method, "network": network, "pretrained": pretrained, "labels": labels, "seed": seed,
@@ -96,7 +96,7 @@ def chosen_penalty(method: str, labels: int) -> float:
 
 
 # What `probe_rates` and `tuned_rates` say (a test compares): with 5 and with 50 labels per class; for fine-tuning with 50.
-CHOSEN_PENALTY = {name: (0.1, 1.0) for network in NETWORKS for name in (network, f"{network} random")}
+CHOSEN_PENALTY = {name: (0.1, 1.0) for network in NETWORKS for name in (network, f"{network}, random")}
 CHOSEN_RATE = {network: 3e-3 for network in NETWORKS}
 TUNED_RATES = (3e-4, 1e-3, 3e-3)      # tried for the fine-tuning of each mini
 TUNED_LABELS = 50
