@@ -55,7 +55,7 @@ class TextRecipe:
 RECIPES = {r.name: r for r in (
     TextRecipe("bert-mini", "fills in masked words (masked once) and tells whether a sentence follows another", masks="static", pairs=True),
     TextRecipe("roberta-mini", "fills in masked words, masked anew each time, on more text in larger batches, without sentence pairs",
-               documents=120_000, steps=4000, batch_size=128),
+               documents=100_000, steps=3000, batch_size=128),
     TextRecipe("gpt-mini", "predicts the next word", objective="next", steps=3000, lr=2e-3),
     TextRecipe("distilbert-mini", "fills in masked words as its teacher bert-mini does, with half the layers", teacher="bert-mini", steps=2500),
 )}
