@@ -1,6 +1,7 @@
 """tlutils.transformer_backbones: local folders in the hub's layout, safetensors only, one clear error."""
 
 import sys
+import warnings
 
 import pytest
 import torch
@@ -61,9 +62,70 @@ def test_a_local_folder_in_the_hubs_layout(tiny, capfd):
 
 
 @torch.no_grad()
-def test_texts_longer_than_the_model_reads_are_cut(tiny):
+def test_texts_longer_than_the_model_reads_are_cut_with_a_warning(tiny):
     backbone = zoo.load("tiny/bert", "DEFAULT").backbone
-    assert torch.equal(backbone(["cat " * 12]), backbone(["cat " * 50]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = backbone(["cat " * 12])
+    with pytest.warns(UserWarning, match=r"1 of 2 texts are longer than the 12 tokens .* \(first: number 1\)"):
+        assert torch.equal(backbone(["cat", "cat " * 50])[1:], backbone(["cat", "cat " * 12])[1:])
+    assert whole.shape == (1, 16)
+
+
+@torch.no_grad()
+def test_empty_texts_are_refused_and_unknown_words_are_read_as_unknown(tiny):
+    backbone = zoo.load("tiny/bert", "DEFAULT").backbone
+    with pytest.raises(ValueError, match="number 1 is empty"):
+        backbone(["a cat", ""])
+    with pytest.raises(ValueError, match="texts is empty"):
+        backbone([])
+    with pytest.raises(TypeError, match="not one string"):
+        backbone("a cat")
+    assert torch.equal(backbone(["zebra"]), backbone(["[UNK]"]))
+
+
+def _small(architecture):
+    """A model of transformers' own class with a small config: as the hub's, but for its size."""
+    import transformers as hf
+
+    sizes = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    if architecture == "bert":
+        return hf.BertModel(hf.BertConfig(max_position_embeddings=12, pad_token_id=1, **sizes))
+    if architecture == "roberta":
+        return hf.RobertaModel(hf.RobertaConfig(max_position_embeddings=14, type_vocab_size=1, pad_token_id=1, **sizes))
+    if architecture == "gpt2":
+        return hf.GPT2Model(hf.GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=12, bos_token_id=0, eos_token_id=0))
+    return hf.DistilBertModel(hf.DistilBertConfig(vocab_size=len(WORDS), dim=16, n_layers=1, n_heads=2, hidden_dim=8, max_position_embeddings=12,
+                                                  pad_token_id=1))  # fmt: skip
+
+
+HUB = [("bert-base-uncased", "bert"), ("roberta-base", "roberta"), ("gpt2", "gpt2"), ("distilbert-base-uncased", "distilbert"),
+       ("all-MiniLM-L6-v2", "bert")]  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name, architecture", HUB)
+def test_hub_names_from_a_local_copy(name, architecture, tmp_path):
+    folder = tmp_path / "weights" / (tb.MINILM if name.startswith("all") else name)
+    model = _small(architecture).eval()
+    model.save_pretrained(folder)
+    inputs = ["input_ids", "attention_mask"] + (["token_type_ids"] if architecture == "bert" else [])
+    special = {"eos_token": "[UNK]"} if architecture == "gpt2" else {"pad_token": "[PAD]"}
+    save_tokenizer(folder, model_input_names=inputs, model_max_length=12, **special)
+    loaded = zoo.load(name)
+    assert type(loaded.backbone.model).__name__ == type(model).__name__ and loaded.width == 16
+    assert loaded.card["source"] == "a local folder" and len(loaded.card["sha256"]) == 64
+    texts = ["a cat", "the cat sat on the mat"]
+    features = loaded.backbone(texts)
+    torch.testing.assert_close(features[:1], loaded.backbone(texts[:1]), msg="padding must not change the mean")
+    ids = loaded.tokenizer([texts[1]], return_tensors="pt")["input_ids"]
+    torch.testing.assert_close(features[1], model(input_ids=ids).last_hidden_state[0].mean(0))
+    with pytest.warns(UserWarning, match="longer than the 12 tokens"):
+        loaded.backbone(["cat " * 30])
+    with pytest.raises(ValueError, match="number 0 is empty"):
+        loaded.backbone([""])
+    other = zoo.load(name, None, seed=1)
+    assert not torch.equal(next(other.backbone.parameters()), next(loaded.backbone.parameters()))
 
 
 @torch.no_grad()
