@@ -174,11 +174,16 @@ class Learner(nn.Module):
         return value
 
 
+def sentence_types(x: Tensor) -> Tensor:
+    """0 for the tokens of the first sentence and its mark, 1 for what follows; x: (N, L) tokens."""
+    ends = x == SEP
+    return ((ends.cumsum(1) - ends.int()) > 0).long()
+
+
 def _states(net: nn.Module, x: Tensor) -> Tensor:
     more = {}
-    if type(net).__name__ == "BertForPreTraining":      # the second sentence has type 1
-        ends = x == SEP
-        more["token_type_ids"] = ((ends.cumsum(1) - ends.int()) > 0).long()
+    if type(net).__name__ == "BertForPreTraining":
+        more["token_type_ids"] = sentence_types(x)
     return mini_transformers.encoder(net)(input_ids=x, **more).last_hidden_state
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from . import finetune, mini_transformers, pretrain_text, report, text, training, zoo
 from .metrics import correct
@@ -236,7 +237,48 @@ def sides_run(name: str, where: str, seed: int, n: int = 100) -> list[dict]:
     return [{"method": name, "where": where, "labels": 0, "seed": seed, "accuracy": float(np.mean(right))}]
 
 
-LAB: dict = {grid.__name__: grid for grid in (text_rates, few_labels, recipe, budget, distil, both_sides)}
+class Pointer(nn.Module):
+    """A network that points at one token of a text: tokens (N, L) to logits over the L places (marks and padding ruled out)."""
+
+    def __init__(self, loaded, seed: int = 0):
+        super().__init__()
+        self.model = loaded.backbone.model
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.start = nn.Linear(loaded.width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        more = {"token_type_ids": pretrain_text.sentence_types(x)} if self.model.config.model_type == "bert" else {}
+        hidden = self.model(input_ids=x, attention_mask=(x != mini_transformers.PAD).long(), **more).last_hidden_state
+        return self.start(hidden)[..., 0].masked_fill(x < len(mini_transformers.SPECIAL), -1e4)
+
+
+def pointed(n: int, seed: int, part: str = "train") -> tuple[Tensor, Tensor]:
+    """n stories with a question, as tokens (n, L), and the place of the name that answers it."""
+    found = text.questions(n, seed=seed, part=part)
+    rows = pretrain_text.tokens([(story, question) for story, question, _ in found])
+    x = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=mini_transformers.PAD)
+    names = torch.tensor(mini_transformers.tokenizer().convert_tokens_to_ids([answer for *_, answer in found]))
+    return x, (x == names[:, None]).int().argmax(1)
+
+
+def pointing() -> list[Callable]:
+    """A question about a story of two people, answered by pointing at a name: fine-tuned minis and the same network from scratch."""
+    return [partial(pointing_run, name, seed) for seed in SEEDS for name in ("bert-mini", "scratch", "gpt-mini")]
+
+
+def pointing_run(name: str, seed: int, n: int = 500, steps: int = 300) -> list[dict]:
+    """One network trained on n questions; accuracy is the share of new questions whose name it points at (two names: chance 0.5)."""
+    torch.set_num_threads(1)
+    loaded = zoo.load("bert-mini", None, seed=seed) if name == "scratch" else zoo.load(name)
+    model, (x, y), (x_test, y_test) = Pointer(loaded, seed), pointed(n, seed), pointed(200, seed, "test")
+    training.fit(model, (x, y), steps=steps, lr=chosen(name), weight_decay=WEIGHT_DECAY, batch_size=BATCH, warmup=steps // 10, clip=1.0, seed=seed,
+                 channels_last=False)
+    return [{"method": name, "task": "pointing", "labels": n, "seed": seed, "accuracy": training.evaluate(model, x_test, y_test)["accuracy"],
+             "train_accuracy": training.evaluate(model, x, y)["accuracy"]}]
+
+
+LAB: dict = {grid.__name__: grid for grid in (text_rates, few_labels, recipe, budget, distil, both_sides, pointing)}
 REAL: dict = {}
 _BELOW = ("text", "text_words", "mini_transformers", "transformer_backbones:TextBackbone", "batches", "loop", "inference", "training", "optim",
           "finetune")
@@ -251,10 +293,13 @@ CODE: dict[str, tuple[str, ...]] = {
     "budget": (*_BELOW, *_RUNS, "pretrain_text", "text_experiments:budget", "text_experiments:budget_run", "text_experiments:BUDGET_STEPS"),
     "distil": (*_BELOW, *_RUNS, "text_experiments:distil", "text_experiments:size_run"),
     "both_sides": (*_BELOW, "text_experiments:both_sides", "text_experiments:sides_run"),
+    "pointing": (*_BELOW, *_RUNS, "pretrain_text:tokens", "pretrain_text:sentence_types",
+                 *(f"text_experiments:{part}" for part in ("Pointer", "pointed", "pointing", "pointing_run"))),
 }
 _MINIS = tuple(f"{name}-text" for name in mini_transformers.NETWORKS)
 WEIGHTS: dict[str, tuple[str, ...]] = {"text_rates": _MINIS, "few_labels": _MINIS, "budget": ("bert-mini-text",),
-                                       "distil": ("bert-mini-text", "distilbert-mini-text"), "both_sides": _MINIS}
+                                       "distil": ("bert-mini-text", "distilbert-mini-text"), "both_sides": _MINIS,
+                                       "pointing": ("bert-mini-text", "gpt-mini-text")}
 
 
 def provenance(name: str, rows: list[dict]) -> dict:
