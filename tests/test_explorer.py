@@ -86,6 +86,7 @@ def test_it_shows_itself_in_a_notebook(page):
 @pytest.mark.parametrize("change, message", [
     ({"alt": "A plot"}, "describe what the figure shows"),
     ({"points": []}, "there are none"),
+    ({"points": [POINTS[0] | {"accuracy": float("nan")}]}, "'vgg<16>': accuracy is nan; leave out"),
     ({"points": [POINTS[0] | {"size": 0}]}, "'vgg<16>': size is 0; a log axis"),
 ])
 def test_bad_input(change, message):

@@ -21,7 +21,7 @@ class Explorer:
     points: rows with `name`, `y` (a number), each of `axes`, and optionally `group`. axes: column -> the label of a
     horizontal (log) axis; the first one is shown first. groups: group -> colour; others are grey. note: column -> format
     of what the label and the table say, e.g. {"parameters": "{:.1f} M parameters"}. alt: the figure in a sentence.
-    Raises ValueError for no points, a number that is not positive on an axis, or an empty alt.
+    Raises ValueError for no points, a `y` that is not finite, a number that is not positive on an axis, or an empty alt.
     """
 
     def __init__(self, points: Sequence[Mapping], *, y: str, axes: Mapping[str, str], note: Mapping[str, str],
@@ -31,6 +31,8 @@ class Explorer:
         if not points:
             raise ValueError("points: there are none to draw")
         for point in points:
+            if not math.isfinite(point[y]):
+                raise ValueError(f"{point['name']!r}: {y} is {point[y]}; leave out what has no value")
             for axis in axes:
                 if not (point[axis] > 0 and math.isfinite(point[axis])):
                     raise ValueError(f"{point['name']!r}: {axis} is {point[axis]}; a log axis takes positive numbers only")
@@ -55,7 +57,8 @@ class Explorer:
         rules = [f"{k} a text{{visibility:hidden}}", f"{k} a:hover text,{k} a:focus text{{visibility:visible}}",
                  f"{k} a:hover circle,{k} a:focus circle{{stroke:currentColor;stroke-width:2.5;fill-opacity:1}}",
                  f"{k} a:focus{{outline:none}}", f"{k} tr:target{{outline:2px solid}}", f"{k} fieldset{{border:0;margin:0;padding:0}}",
-                 f"{k} label{{margin-right:.8em;white-space:nowrap}}", f"{k} a text{{stroke:none;font-weight:600}}"]
+                 f"@media(max-width:600px){{{k} svg{{font-size:20px}}{k} circle{{r:8px}}}}",       # a phone shows half the size
+                 f"{k} label{{margin-right:.8em;white-space:nowrap}}", f"{k} a text{{pointer-events:none;font-weight:600}}"]
         for i in range(len(self.axes)):
             rules.append(f"{k}:has({k}-axis-{i}:checked) svg:not(.axis-{i}){{display:none}}")
         for group in self.groups:

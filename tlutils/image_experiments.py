@@ -249,16 +249,19 @@ MINI_BATCH = 64
 
 
 def image_speed() -> list[dict]:
-    """Pictures a second through torchvision's networks and through the minis, on one core; speed asks for no trained weights."""
+    """Pictures a second of processor time on one core, through torchvision's networks and the minis, with random weights.
+
+    Processor time leaves out what other programs take in between. Round by round, so that a slow minute hits all alike.
+    """
     torch.set_num_threads(1)
     tasks = {name: (zoo.load(name, None), torch.rand(SPEED_BATCH, 3, side, side)) for name, side in SPEED.items()}
     tasks |= {name: (zoo.load(name, None), torch.rand(MINI_BATCH, 3, 32, 32)) for name in NETWORKS}
     tasks = {name: (loaded.backbone.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last))
              for name, (loaded, x) in tasks.items()}
     rows = []
-    for number in range(-1, SPEED_ROUNDS):        # round by round, so that a slow minute hits all alike; -1 warms up
+    for number in range(-1, SPEED_ROUNDS):        # -1 warms up
         for name, (backbone, x) in tasks.items():
-            seconds = min(_seconds(backbone, x) for _ in range(2 if name in SPEED else 10))
+            seconds = min(_seconds(backbone, x) for _ in range(3 if name in SPEED else 20))
             if number >= 0:
                 rows.append({"method": name, "seed": number, "value": len(x) / seconds, "pixels": x.shape[-1], "batch": len(x)})
     return rows
@@ -266,9 +269,9 @@ def image_speed() -> list[dict]:
 
 @torch.no_grad()
 def _seconds(backbone: nn.Module, x: Tensor) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     backbone(x)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 PHOTO_NETWORKS = {"MobileNetV2, TensorFlow's padding": ("mobilenet_v2", "imagenet", "tensorflow"),
