@@ -5,17 +5,20 @@ Every run (seed) draws its own scenes; the bundled weights stay the same. Settin
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import torch
 
 from . import finetune, image_tokens, metrics, multimodal, shapes, text_to_image, training, zoo
 
-SEEDS, DEV_SEEDS = range(100, 110), range(0, 3)
+SEEDS = range(100, 110)
+DEV_SEEDS = range(0, 3)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LABELS = (1, 2, 5, 10, 20, 50)
 BEST_OF = 8                  # drawings that CLIP chooses from
-TEMPERATURE, GUIDANCE = 0.7, 1.0      # chosen on DEV_SEEDS, seen pairs only (grid dalle_settings)
+TEMPERATURE = 0.7            # this and the guidance: chosen on DEV_SEEDS, seen pairs only (grid dalle_settings)
+GUIDANCE = 1.0
 
 
 @lru_cache(maxsize=None)
@@ -63,24 +66,30 @@ def pair_prompts() -> dict[str, list[list[str]]]:
     names = [(shapes.COLOURS[c], shapes.SOURCE_SHAPES[s]) for s, c in zip(*(t.tolist() for t in multimodal.combinations()))]
     return {"red ring": [[f"{c} {s}"] for c, s in names], "a red ring": [[f"a {c} {s}"] for c, s in names],
             "a ring red": [[f"a {s} {c}"] for c, s in names],
+            "on a white background a red ring": [[f"on a white background a {c} {s}"] for c, s in names],
             "a medium red ring on a white background": [[f"a medium {c} {s} on a white background"] for c, s in names],
             "ensemble: sizes and backgrounds": [[f"a {z} {c} {s} on a {b} background" for z in shapes.SIZES for b in shapes.COLOURS[::4]]
                                                 for c, s in names]}
 
 
-def wording_run(seed: int, n: int = 512, wordings: tuple[str, ...] | None = None) -> list[dict]:
-    """Zero-shot accuracy of one draw for every wording: naming the shape (16 candidates), shape and colour (256)."""
+def wording_run(seed: int, n: int = 512, blurs: tuple[float, ...] = (0.0, 0.5), wordings: tuple[str, ...] | None = None) -> list[dict]:
+    """Zero-shot accuracy of one draw for every wording: naming the shape (16 candidates), shape and colour (256).
+
+    blurs: strengths of blur; on clear pictures every wording may be near 100 %.
+    """
     rows = []
+    drawn = [(new, blur, shapes.shift(x, "blur", blur), scenes) for new in (False, True) for x, scenes in [_scenes(new, n, seed)] for blur in blurs]
+    drawn = [(new, blur, multimodal.embed(clip(), x), scenes) for new, blur, x, scenes in drawn]
     for task, prompts in (("shape", shape_prompts()), ("pair", pair_prompts())):
         for wording, groups in prompts.items():
             if wordings and wording not in wordings:
                 continue
             classes = multimodal.class_embeddings(clip().backbone, groups)
-            for new in (False, True):
-                x, scenes = _scenes(new, n, seed)
+            for new, blur, pictures, scenes in drawn:
                 truth = scenes.shape if task == "shape" else scenes.shape * 16 + scenes.colour
-                right = (multimodal.embed(clip(), x) @ classes.T).argmax(1) == truth
-                rows.append({"method": wording, "task": task, "split": _split(new), "seed": seed, "accuracy": right.float().mean().item()})
+                right = (pictures @ classes.T).argmax(1) == truth
+                rows.append({"method": wording, "task": task, "split": _split(new), "blur": blur, "seed": seed,
+                             "accuracy": right.float().mean().item()})
     return rows
 
 
@@ -91,22 +100,24 @@ def clip_wording() -> list[Callable]:
 
 # ---------------------------------------------------------------------------- CLIP: retrieval
 def retrieval_run(seed: int, n: int = 200) -> list[dict]:
-    """Recall among n scenes and their n captions, both ways, with full captions and with colour and shape alone."""
+    """Recall among n scenes and their n full captions, both ways; and each caption against itself with the colours swapped."""
     rows = []
     for new in (False, True):
         x, scenes = _scenes(new, n, seed)
         pictures = multimodal.embed(clip(), x)
-        for words, captions in (("full caption", shapes.caption(scenes)),
-                                ("colour and shape", text_to_image.drawing_captions(scenes, background=False))):
-            similarity = pictures @ clip().backbone.texts(captions).detach().T
-            for way, table in (("picture to caption", similarity), ("caption to picture", similarity.T)):
-                rows += [{"method": way, "caption": words, "split": _split(new), "k": k, "seed": seed,
-                          "accuracy": multimodal.recall(table, k)} for k in (1, 5)]
+        captions = clip().backbone.texts(shapes.caption(scenes)).detach()
+        similarity = pictures @ captions.T
+        for way, table in (("picture to caption", similarity), ("caption to picture", similarity.T)):
+            rows += [{"method": way, "split": _split(new), "k": k, "seed": seed, "accuracy": multimodal.recall(table, k)} for k in (1, 5)]
+        swapped = clip().backbone.texts(shapes.caption(replace(scenes, colour=scenes.background, background=scenes.colour))).detach()
+        right = (pictures * captions).sum(1) > (pictures * swapped).sum(1)
+        rows.append({"method": "own caption or colours swapped", "split": _split(new), "k": 1, "seed": seed,
+                     "accuracy": right[scenes.colour != scenes.background].float().mean().item()})
     return rows
 
 
 def clip_retrieval() -> list[Callable]:
-    """Recall at 1 and 5 among 200 scenes and their captions, both ways."""
+    """Recall at 1 and 5 among 200 scenes and their captions, both ways, and which of two captions with the colours swapped."""
     return [partial(retrieval_run, seed) for seed in SEEDS]
 
 
