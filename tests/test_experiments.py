@@ -362,6 +362,15 @@ def test_a_layer_run_copies_n_stages_and_freezes_them_unless_tuned(learned, n, t
     assert row["method"] == f"S{n}B{'+' if tune else ''}" and 0 <= row["accuracy"] <= 1
 
 
+def test_the_control_freezes_the_same_stages_and_asks_for_shapes_that_the_donor_knows(learned):
+    for n in (3, 4):
+        (row,) = experiments.own_layer_run(100, n, steps=2)
+        (task, seed, changed, before), donor = learned[-1], freezing.frozen_tensors(zoo.load("resnet-mini", "shapes").backbone)
+        assert (task, seed, changed, row["method"]) == (experiments.OLD10.name, 100, set(STAGES[n:]), f"S{n}A")
+        assert all(torch.equal(tensor, donor[name]) for name, tensor in before.items() if name.split(".")[1] in STAGES[:n])
+    assert set(experiments.OLD10.classes) <= set(shapes.SHAPES16.classes)
+
+
 @pytest.mark.parametrize("source, task", [("A", shapes.SHAPES16), ("B", shapes.TARGET10)])
 def test_a_donor_is_trained_once_from_another_seed_on_the_task_of_its_name(learned, source, task):
     for n in (2, 1):

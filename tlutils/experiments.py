@@ -223,6 +223,24 @@ def layer_run(seed: int, source: str, n: int, tune: bool, steps: int = 400, thre
              "accuracy": scores["accuracy"]}]
 
 
+def own_layers() -> list[Job]:
+    """What does freezing the last stage cost on the donor's own shapes? The control of `layers`."""
+    return [partial(own_layer_run, seed, n, threads=1) for seed in SEEDS for n in (3, 4)]
+
+
+def own_layer_run(seed: int, n: int, steps: int = 400, threads: int | None = None) -> list[dict]:
+    """As `layer_run` with the bundled network and frozen stages, but the target is ten of the shapes that it learned."""
+    if threads:
+        torch.set_num_threads(threads)
+    loaded, donor = zoo.load("resnet-mini", None, seed=seed), zoo.load("resnet-mini", "shapes")
+    for mine, theirs in list(zip(loaded.backbone.stages, donor.backbone.stages))[:n]:
+        mine.load_state_dict(theirs.state_dict())
+        freezing.freeze(mine)
+    model = _learn(loaded, OLD10, seed, steps)
+    scores = training.evaluate(model, *OLD10.draw(100, seed=evaluation.TEST_SEED + seed))
+    return [{"method": f"S{n}A", "source": "S", "n": n, "tuned": False, "seed": seed, "accuracy": scores["accuracy"]}]
+
+
 def _learn(loaded, task, seed: int, steps: int):
     model = finetune.Classifier(loaded, len(task.classes), seed=seed)
     training.fit(model, task.stream, steps=steps, lr=LAYER_RATE, weight_decay=0.01, batch_size=64, warmup=steps // 10, seed=seed)
@@ -239,7 +257,8 @@ def _trained_on(task: shapes.Task, seed: int, steps: int):
 # The experiments of the other parts stand in modules of their own. Each has LAB and REAL (name -> function), CODE and
 # WEIGHTS (what decides a grid's results: parts for `report.code_hash`, bundled weights) and `provenance(name, rows)`.
 PARTS = (image_experiments, text_experiments, sentiment_experiments, multimodal_experiments)
-FUNDAMENTALS = {f.__name__: f for f in (rates, why_transfer, patient, patient_tuning, speed, digits, phase, plenty, parity, layers)}
+FUNDAMENTALS = {f.__name__: f for f in (rates, why_transfer, patient, patient_tuning, speed, digits, phase, plenty, parity, layers,
+                                          own_layers)}
 LAB = FUNDAMENTALS | {name: grid for part in PARTS for name, grid in part.LAB.items()}
 REAL = real_experiments.EXPERIMENTS | {name: experiment for part in PARTS for name, experiment in part.REAL.items()}
 
@@ -255,10 +274,11 @@ def current_code(name: str) -> str:
     if part := _part(name):
         weights = json.dumps({w: zoo.cards()[w]["sha256"] for w in part.WEIGHTS.get(name, ())}, sort_keys=True)
         return hashlib.sha256((report.code_hash(*part.CODE[name]) + weights).encode()).hexdigest()[:16]
-    own = {"speed": ["speed_run"], "plenty": ["speed_run"], "layers": ["layer_run", "_learn", "_trained_on"]}.get(name, [])
+    own = {"speed": ["speed_run"], "plenty": ["speed_run"], "layers": ["layer_run", "_learn", "_trained_on"],
+           "own_layers": ["own_layer_run", "_learn"]}.get(name, [])
     parts = [f"experiments:{part}" for part in (name, *OWN, *own)]
     weights = json.dumps({v: zoo.load("resnet-mini", v).card["sha256"] for v in zoo.variants("resnet-mini")}, sort_keys=True)
-    settings = "" if name in ("rates", "layers") else json.dumps({c: [chosen(c, 5), chosen(c, 50)] for c in CANDIDATES})
+    settings = "" if name in ("rates", "layers", "own_layers") else json.dumps({c: [chosen(c, 5), chosen(c, 50)] for c in CANDIDATES})
     return hashlib.sha256((report.code_hash(*CODE, *parts) + weights + settings).encode()).hexdigest()[:16]
 
 
