@@ -100,7 +100,7 @@ CHOSEN_PENALTY = {name: (0.1, 1.0) for network in NETWORKS for name in (network,
 CHOSEN_RATE = {network: 3e-3 for network in NETWORKS}
 TUNED_RATES = (3e-4, 1e-3, 3e-3)      # tried for the fine-tuning of each mini
 TUNED_LABELS = 50
-TUNED_STEPS = 200
+TUNED_STEPS = 150
 
 
 def tuned_rates() -> list:
