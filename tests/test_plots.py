@@ -286,3 +286,65 @@ def test_budgets_that_lie_close_are_not_written_over_each_other():
     _, axes = plots.learning_curves(pd.DataFrame(rows))
     written = [int(tick.get_text()) for tick in axes.get_xticklabels() if tick.get_text()]
     assert written[-1] == 6000 and written[0] == 500 and min(b / a for a, b in zip(written, written[1:])) > 1.15
+
+
+# ---------------------------------------------------------------------------- many lines, crossing lines, small screens
+def many(lines):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame([{"method": f"m{i}", "labels": n, "seed": s, "accuracy": 0.5 + 0.02 * i + 0.1 * rng.random()}
+                         for i in range(lines) for n in (1, 2, 10) for s in range(4)])
+
+
+@pytest.mark.parametrize("lines, bands", [(plots.MOST_BANDS, True), (plots.MOST_BANDS + 1, False)])
+def test_many_lines_have_bars_side_by_side_where_bands_would_cover_each_other(lines, bands):
+    _, axes = plots.learning_curves(many(lines))
+    assert (len(axes.containers) == 0) is bands
+    at_one = [line.get_xdata()[0] for line in axes.get_lines()]
+    assert len(set(at_one)) == (1 if bands else lines)
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "2", "10"]
+    if not bands:
+        assert np.log(max(at_one) / min(at_one)) == pytest.approx(np.log(2) / 3)       # a third of the way to the next budget
+        assert np.prod(at_one) == pytest.approx(1)                                     # and centred on it
+
+
+def test_the_bars_are_the_intervals():
+    _, axes = plots.learning_curves(many(7))
+    table = evaluation.summary(many(7))
+    found = [segment[:, 1] for collection in axes.collections for segment in collection.get_segments()]
+    low, high = np.sort([part.min() for part in found]), np.sort([part.max() for part in found])
+    assert low == pytest.approx(np.sort(100 * table["low"])) and high == pytest.approx(np.sort(100 * table["high"]))
+
+
+def test_one_budget_of_many_methods_is_drawn_too():
+    frame = many(7)
+    _, axes = plots.learning_curves(frame[frame["labels"] == 2])
+    assert len({line.get_xdata()[0] for line in axes.get_lines()}) == 7
+
+
+def test_names_stay_below_the_top_of_the_axes():
+    fig, axes = plots.figure()
+    axes.set_ylim(0, 100)
+    plots.name_lines(axes, [(99, "a", "#000"), (98.5, "b", "#000"), (98, "c", "#000"), (20, "d", "#000")])
+    heights = sorted(t.xy[1] for t in axes.texts)
+    assert heights[-1] <= 1 and min(np.diff(heights)) >= 0.062 - 1e-9 and heights[0] == pytest.approx(0.2)
+
+
+def test_no_number_of_a_heatmap_is_minus_zero():
+    _, axes = plots.heatmap([[-0.3, 0.2, -0.6]], ["a"], ["b", "c", "d"], marks=np.array([[True, False, True]]))
+    assert [t.get_text() for t in axes.texts] == ["0", "(0)", "-1"]
+
+
+def test_a_number_moves_aside_where_the_zero_line_crosses_it_and_only_there():
+    mean = np.array([[-10.0, -10.0, -10.0], [0.0, 0.0, 0.0], [10.0, 10.0, 10.0], [30.0, 30.0, 30.0]])     # zero along the second row
+    _, axes = plots.heatmap(mean, list("abcd"), list("xyz"))
+    plots.zero_line(axes, mean, mean - 1, mean + 1)
+    for text, (row, column) in zip(axes.texts, np.ndindex(mean.shape), strict=True):
+        x, y = text.get_position()
+        assert abs(x - column) < 0.5 and abs(y - row) < 0.5, "within its own cell"
+        assert bool(abs(y - row) > 0.2) == (row == 1), (text.get_text(), x, y)
+
+
+def test_a_drawing_says_how_wide_it_is_so_that_a_phone_need_not_shrink_it_out_of_sight():
+    root = ET.fromstring(plots.svg(FIGURES["gaps"](), ALT))
+    own = float(re.search(r"--own-width:(\d+)px", root.get("style"))[1])
+    assert own == pytest.approx(float(root.get("width").removesuffix("pt")) * 4 / 3, abs=1) and 400 < own < 1000

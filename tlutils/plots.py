@@ -27,6 +27,7 @@ METHOD_COLOURS = {
 }
 _CYCLE = ("#0b84c6", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#56b4e9", "#8c6bd6", "#8a8a8a")
 _SPARE = ("#cc79a7", "#56b4e9", "#8c6bd6", "#b07d00", "#0b84c6", "#d55e00", "#009e73")    # for names that have none
+MOST_BANDS = 5        # more lines than these get slim bars for their intervals
 _INK = "#123456"      # replaced by `currentColor` in the SVG, as is matplotlib's black
 _DARK = "#111111"     # stays dark in any theme, for what stands on coloured cells
 STYLE = {
@@ -63,6 +64,18 @@ def _apart(ticks: Sequence[float], share: float = 0.09) -> list[str]:
     return [labels.get(tick, "") for tick in ticks]
 
 
+def _side_by_side(budgets: Sequence[float], lines: int) -> np.ndarray:
+    """Factors for the places of `lines` points at each budget of a log axis: together a third of the closest gap."""
+    gap = np.diff(np.log(budgets)).min() if len(budgets) > 1 else 1.0
+    return np.exp(np.linspace(-gap / 6, gap / 6, lines))
+
+
+def _signed(value: float) -> str:
+    """A whole number with its sign; "0" where nothing is left, never "-0"."""
+    text = f"{value:+.0f}"
+    return text if text.strip("+-0") else "0"
+
+
 def figure(rows: int = 1, columns: int = 1, **options):
     """`plt.subplots` in the house style."""
     with plt.rc_context(STYLE):
@@ -82,8 +95,11 @@ def svg(fig: Figure, alt: str) -> str:
     text = text.replace(_INK, "currentColor").replace("#000000", "currentColor")
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{salt}-", text)      # ids stay unique on a page of many figures
     label = html.escape(alt, quote=True)
+    # The page's style sheet needs the drawing's own width: a phone shrinks it by a quarter at most, then it scrolls in its box.
+    pixels = float(re.search(r'\bwidth="([\d.]+)pt"', text)[1]) * 4 / 3
     # matplotlib leaves black unsaid in text and fills: there the colour of the whole picture holds
-    return text.replace("<svg", f'<svg role="img" aria-label="{label}" fill="currentColor" style="max-width:100%;height:auto"', 1)
+    style = f"max-width:100%;height:auto;--own-width:{pixels:.0f}px"
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}" fill="currentColor" style="{style}"', 1)
 
 
 class Picture:
@@ -110,27 +126,32 @@ def learning_curves(frame, *, methods: Sequence[str] | None = None, chance: floa
                     ylim: tuple[float, float] = (0, 102)):
     """Mean and 95 % interval of every method over label budgets (log axis), each line named at its end.
 
+    Up to five lines have their interval as a band; more have slim bars, set side by side, since bands would cover each other.
     frame: rows of method, labels, seed, accuracy, as from `evaluation.learning_curve`. Returns (fig, axes).
     """
     from . import evaluation
     fig, axes = (axes.figure, axes) if axes is not None else figure()
     table = evaluation.summary(frame, value)
     names = list(methods or table["method"].unique())
-    ends = []
-    for name, colour in zip(names, _colours(names)):
+    ends, budgets = [], sorted(table["labels"].unique())
+    beside = _side_by_side(budgets, len(names)) if len(names) > MOST_BANDS else None
+    for i, (name, colour) in enumerate(zip(names, _colours(names))):
         line = table[table["method"] == name].sort_values("labels")
         if line.empty:
             raise ValueError(f"methods: {name!r} has no runs; there are {', '.join(table['method'].unique())}")
-        x = line["labels"].to_numpy()
-        axes.plot(x, 100 * line["mean"], color=colour, marker="o", markersize=4, linestyle="--" if ", " in name else "-")
-        axes.fill_between(x, 100 * line["low"], 100 * line["high"], color=colour, alpha=0.2, linewidth=0)
+        x, mean, low, high = (line["labels"].to_numpy(), *(100 * line[c].to_numpy() for c in ("mean", "low", "high")))
+        drawn = {"color": colour, "marker": "o", "markersize": 4, "linestyle": "--" if ", " in name else "-"}
+        if beside is None:
+            axes.plot(x, mean, **drawn)
+            axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        else:
+            axes.errorbar(x * beside[i], mean, [mean - low, high - mean], elinewidth=1.1, **drawn | {"linewidth": 1.4})
         ends.append((float(100 * line["mean"].iloc[-1]), name, colour))
     if chance is not None:
         axes.axhline(100 * chance, color=METHOD_COLOURS["chance"], linestyle=":", linewidth=1.5)
         ends.append((100 * chance, "chance", METHOD_COLOURS["chance"]))
     axes.set(xscale="log", xlabel=xlabel, ylabel="test accuracy (%)", ylim=ylim)
     axes.set_title(title, loc="left")
-    budgets = sorted(table["labels"].unique())
     axes.set_xticks(budgets, _apart(budgets))
     axes.minorticks_off()
     name_lines(axes, ends)
@@ -150,6 +171,9 @@ def name_lines(axes, ends: Sequence[tuple[float, str, str]], gap: float = 0.062)
         push = np.clip(short, 0, None) / 2
         at[:-1] -= push
         at[1:] += push
+    at[-1] = min(at[-1], 1.0)                 # and none above the axes, where a title may stand
+    for i in range(len(at) - 1, 0, -1):
+        at[i - 1] = min(at[i - 1], at[i] - gap)
     for y, (_, name, colour) in zip(at, ends):
         axes.annotate(name, (1.01, y), xycoords="axes fraction", color=colour, va="center", fontsize=10,
                       annotation_clip=False)
@@ -186,9 +210,9 @@ def heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, 
         if np.isfinite(values[r, c]):
             red, green, blue, _ = image.cmap(image.norm(values[r, c]))
             ink = _DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"
-            text = f"{values[r, c]:+.0f}" if marks is None or marks[r, c] else f"({values[r, c]:+.0f})"
-            axes.text(c, r, text, ha="center", va="center", color=ink, fontsize=10,      # its own ground keeps lines off it
-                      bbox={"facecolor": (red, green, blue), "edgecolor": "none", "pad": 1})
+            text = _signed(values[r, c]) if marks is None or marks[r, c] else f"({_signed(values[r, c])})"
+            axes.text(c, r, text, ha="center", va="center", color=ink, fontsize=10, label="number",
+                      bbox={"facecolor": (red, green, blue), "edgecolor": "none", "pad": 1})   # its own ground keeps lines off it
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.set(xlabel=xlabel, ylabel=ylabel)
@@ -201,7 +225,8 @@ def heatmap(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, 
 
 def zero_line(axes, mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
     """Draw on a heatmap where its values cross zero, interpolated between cells: solid for the mean, dashed for the
-    limits of its interval, so that the dashed lines enclose where the solid one may lie.
+    limits of its interval, so that the dashed lines enclose where the solid one may lie. A number that a line would cross
+    moves aside within its cell.
 
     mean, low, high: (R, C), cell by cell as in `heatmap`; NaN cells are left out. A table of one sign gets no line. Raises ValueError where
     the shapes differ or a limit lies on the wrong side of the mean.
@@ -211,11 +236,26 @@ def zero_line(axes, mean: np.ndarray, low: np.ndarray, high: np.ndarray) -> None
         raise ValueError(f"mean, low and high must have one shape; got {mean.shape}, {low.shape} and {high.shape}")
     if (low > mean).any() or (mean > high).any():
         raise ValueError("low and high: must lie below and above the mean in every cell")
-    limits = axes.get_xlim(), axes.get_ylim()
+    limits, lines = (axes.get_xlim(), axes.get_ylim()), []
     for values, style, width in ((low, "--", 1.2), (high, "--", 1.2), (mean, "-", 2.5)):
         if np.nanmin(values) < 0 < np.nanmax(values):
-            axes.contour(values, levels=[0], colors=_DARK, linestyles=style, linewidths=width)
+            drawn = axes.contour(values, levels=[0], colors=_DARK, linestyles=style, linewidths=width)
+            lines += [part for part in drawn.allsegs[0] if len(part)]
     axes.set(xlim=limits[0], ylim=limits[1])
+    if lines:
+        _move_aside([text for text in axes.texts if text.get_label() == "number"], lines)
+
+
+def _move_aside(numbers, lines: Sequence[np.ndarray]) -> None:
+    """Put each number of a heatmap at that place of its cell which the fewest points of the lines touch, the middle first."""
+    share = np.linspace(0, 1, 50)[:, None, None]
+    dense = np.concatenate([(a + share * (b - a)).reshape(-1, 2) for a, b in ((part[:-1], part[1:]) for part in lines)])
+    places = sorted(((x, y) for x in (0, -0.18, 0.18) for y in (0, -0.27, 0.27)), key=lambda place: np.hypot(*place))
+    for number in numbers:
+        wanted = np.array(number.get_position()) + places
+        reach = (0.07 * len(number.get_text()) + 0.03, 0.2)       # half the width and height of what is written, in cells
+        touched = (np.abs(dense[:, None] - wanted) < reach).all(axis=2).sum(axis=0)
+        number.set_position(wanted[touched.argmin()])             # the first of those that are equally free
 
 
 def gallery(images, titles: Sequence[str] = (), *, columns: int = 8, size: float = 1.0):
