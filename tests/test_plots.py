@@ -341,7 +341,7 @@ def test_a_number_moves_aside_where_the_zero_line_crosses_it_and_only_there():
     for text, (row, column) in zip(axes.texts, np.ndindex(mean.shape), strict=True):
         x, y = text.get_position()
         assert abs(x - column) < 0.5 and abs(y - row) < 0.5, "within its own cell"
-        assert bool(abs(y - row) > 0.2) == (row == 1), (text.get_text(), x, y)
+        assert bool(np.hypot(x - column, y - row) > 0.15) == (row == 1), (text.get_text(), x, y)
 
 
 def test_a_drawing_says_how_wide_it_is_so_that_a_phone_need_not_shrink_it_out_of_sight():
