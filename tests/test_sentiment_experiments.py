@@ -92,19 +92,33 @@ def test_real_sets_by_budget_and_with_all_labels(monkeypatch, vectors):
     assert all(r["data"] == "sst2" and len(r["correct"]) == 2 for r in rows)
 
 
-def test_a_small_transformer_learns_its_few_sentences(monkeypatch):
+@pytest.fixture
+def tiny(monkeypatch):
+    """A tiny transformer in the place of every network."""
     from tlutils import mini_transformers
     from tlutils.transformer_backbones import TextBackbone
 
     tokens = mini_transformers.tokenizer()
-    torch.manual_seed(0)
-    net = mini_transformers.network("distilbert-mini", vocabulary=len(tokens), width=16, layers=1, heads=2)
-    backbone = TextBackbone(mini_transformers.encoder(net), tokens)
-    monkeypatch.setattr(experiments.zoo, "load", lambda *a, **k: zoo.Loaded("tiny", backbone, 16, list))
+
+    def load(*name, **options):
+        torch.manual_seed(0)
+        net = mini_transformers.network("distilbert-mini", vocabulary=len(tokens), width=16, layers=1, heads=2)
+        return zoo.Loaded("tiny", TextBackbone(mini_transformers.encoder(net), tokens), 16, list, {"sha256": "0"})
+    monkeypatch.setattr(experiments.zoo, "load", load)
+
+
+def test_a_small_transformer_learns_its_few_sentences(tiny):
     dataset = small()
     method = experiments.TrainedText(dataset, "bert-mini", None, lr=1e-2, steps=30)
     predicted = method(torch.arange(20), dataset.y_train, torch.arange(2), 0)
     assert method.train_accuracy > 0.9 and predicted.shape == (2,)
+
+
+def test_frozen_and_trained_hub_networks_are_paired(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("TLUTILS_CACHE", str(tmp_path))
+    rows = experiments._frozen_and_tuned(small(), "gpt2", "gpt2", 4, 5, (1e-3, 1e-2))
+    assert [r["method"] for r in rows] == ["gpt2", "gpt2 fine-tuned"] * 3 and {r["rate"] for r in rows} <= {1e-3, 1e-2}
+    assert all(len(r["correct"]) == 2 for r in rows)
 
 
 def test_thinning_keeps_so_many_of_each_class():

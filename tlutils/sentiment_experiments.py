@@ -246,20 +246,36 @@ def _real_strengths(dataset, train, labels: int) -> dict[str, float]:
     return best
 
 
+def _tuned(dataset, name: str, labels: int, steps: int, rates: Sequence[float]) -> TrainedText:
+    """A transformer with all its weights trained, at the rate that did best on one development draw of training texts."""
+    own = own_test(dataset)
+    x, y, rest, y_rest = leftovers(own)(labels, REAL_DEV_DRAW)
+    some = np.random.default_rng(REAL_DEV_DRAW).permutation(len(rest))[:300]
+    tried = {rate: np.mean(TrainedText(own, name, "DEFAULT", rate, steps)(x, y, rest[some], REAL_DEV_DRAW) == np.asarray(y_rest[some]))
+             for rate in rates}
+    print(name, tried, flush=True)
+    return TrainedText(dataset, name, "DEFAULT", max(tried, key=tried.get), steps)
+
+
+def _frozen_and_tuned(dataset, name: str, shown: str, labels: int, steps: int, rates: Sequence[float]) -> list[dict]:
+    train, test = encode(dataset.x_train, name), encode(dataset.x_test, name)
+    tuned = _tuned(dataset, name, labels, steps, rates)
+    methods = {shown: Encoded(train, test, _real_strengths(dataset, train, labels)["MiniLM"]), f"{shown} fine-tuned": tuned}
+    frame = evaluation.learning_curve(methods, [labels], REAL_DRAWS, draw=evaluation.pool(by_index(dataset)), items=True)
+    return frame.assign(data="sst2", rate=tuned.lr).to_dict("records")
+
+
 def minilm_tuned() -> list[dict]:
     """MiniLM with all its weights trained on 50 labels per class of SST-2, against its frozen vectors."""
-    dataset, steps = _thin(datasets.load("sst2"), 3000, 300), 60
-    own, train, test = own_test(dataset), encode(dataset.x_train), encode(dataset.x_test)
-    x, y, rest, y_rest = leftovers(own)(50, REAL_DEV_DRAW)
-    some = np.random.default_rng(REAL_DEV_DRAW).permutation(len(rest))[:300]
-    tried = {rate: np.mean(TrainedText(own, MINILM, "DEFAULT", rate, steps)(x, y, rest[some], REAL_DEV_DRAW) == np.asarray(y_rest[some]))
-             for rate in (2e-5, 5e-5, 2e-4)}
-    rate = max(tried, key=tried.get)
-    print(tried, flush=True)
-    methods = {"MiniLM": Encoded(train, test, _real_strengths(dataset, train, 50)["MiniLM"]),
-               "MiniLM fine-tuned": TrainedText(dataset, MINILM, "DEFAULT", rate, steps)}
-    frame = evaluation.learning_curve(methods, [50], REAL_DRAWS, draw=evaluation.pool(by_index(dataset)), items=True)
-    return frame.assign(data="sst2", rate=rate).to_dict("records")
+    return _frozen_and_tuned(_thin(datasets.load("sst2"), 3000, 300), MINILM, "MiniLM", 50, 60, (2e-5, 5e-5, 2e-4))
+
+
+HUB = ("bert-base-uncased", "roberta-base", "gpt2", "distilbert-base-uncased")
+
+
+def hub_sentences() -> list[dict]:
+    """BERT, RoBERTa, GPT-2 and DistilBERT by their hub names on SST-2, 500 labels per class: frozen, and all weights trained."""
+    return [row for name in HUB for row in _frozen_and_tuned(_real_set("sst2"), name, name, 500, 300, (1e-5, 3e-5, 1e-4))]
 
 
 def sentence_cost() -> list[dict]:
@@ -282,7 +298,7 @@ def sentence_cost() -> list[dict]:
 
 
 LAB: dict = {f.__name__: f for f in (sentiment, sentiment_domains, other_language)}
-REAL: dict = {f.__name__: f for f in (real_sentences, minilm_tuned, sentence_cost)}
+REAL: dict = {f.__name__: f for f in (real_sentences, minilm_tuned, sentence_cost, hub_sentences)}
 _BASE = ("features", "finetune:linear_probe", "transformer_backbones:TextBackbone", "transformer_backbones:MINILM_SHA256", "evaluation:pool",
          "evaluation:one_draw", "datasets:reviews", "datasets:_grouped_split", "datasets:_near_duplicates", "datasets:NEAR_DUPLICATE",
          *(f"sentiment_experiments:{name}" for name in ("tfidf", "Counted", "Encoded", "encode", "contestant", "leftovers", "own_test",
@@ -298,7 +314,6 @@ WEIGHTS: dict[str, tuple[str, ...]] = {"other_language": ("bert-mini-text",)}
 
 def provenance(name: str, rows: list[dict]) -> dict:
     """sha256 of the data sets and weights behind a real experiment, for its card."""
-    sets = {row["data"] for row in rows if "data" in row} or {"reviews"}
+    sets, networks = {row["data"] for row in rows if "data" in row} or {"reviews"}, HUB if name == "hub_sentences" else (MINILM,)
     data = {s: (datasets.reviews() if s == "reviews" else _real_set(s)).card["sha256"] for s in sorted(sets)}
-    return {"weights_sha256": {MINILM: _loaded(MINILM, "DEFAULT", 0).card["sha256"]}, "data_sha256": data}
-
+    return {"weights_sha256": {n: _loaded(n, "DEFAULT", 0).card.get("sha256", "from the hub") for n in networks}, "data_sha256": data}
