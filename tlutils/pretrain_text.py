@@ -36,8 +36,8 @@ class TextRecipe:
     masks: str = "dynamic"
     pairs: bool = False
     teacher: str | None = None
-    documents: int = 80_000
-    steps: int = 5000
+    documents: int = 64_000
+    steps: int = 4000
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.01
@@ -55,9 +55,9 @@ class TextRecipe:
 RECIPES = {r.name: r for r in (
     TextRecipe("bert-mini", "fills in masked words (masked once) and tells whether a sentence follows another", masks="static", pairs=True),
     TextRecipe("roberta-mini", "fills in masked words, masked anew each time, on more text in larger batches, without sentence pairs",
-               documents=100_000, steps=3000, batch_size=128),
-    TextRecipe("gpt-mini", "predicts the next word", objective="next", steps=3000, lr=2e-3),
-    TextRecipe("distilbert-mini", "fills in masked words as its teacher bert-mini does, with half the layers", teacher="bert-mini", steps=2500),
+               documents=96_000, steps=2400, batch_size=128),
+    TextRecipe("gpt-mini", "predicts the next word", objective="next", steps=2400, lr=2e-3),
+    TextRecipe("distilbert-mini", "fills in masked words as its teacher bert-mini does, with half the layers", teacher="bert-mini", steps=1600),
 )}
 
 

@@ -15,14 +15,15 @@ from .metrics import correct
 from .transformer_backbones import TextBackbone
 
 SEEDS = range(100, 105)
-DEV_SEEDS = range(0, 2)         # choices are made on other sentences (split "dev") and other seeds
+DEV_SEEDS = range(0, 1)         # choices are made on other sentences (split "dev") and other seeds
 STEPS = 120
 SCRATCH_STEPS = 240
-BATCH = 32
+BATCH = 16
 WEIGHT_DECAY = 0.05
 RATES = (3e-4, 1e-3, 3e-3)
-CANDIDATES = {"tf-idf": (1.0, 10.0, 100.0), "bert-mini probe": (0.01, 0.1, 1.0), "scratch": RATES, "bert-mini": RATES, "roberta-mini": RATES,
-              "gpt-mini": RATES, "distilbert-mini": RATES}
+BASELINES = {"tf-idf": (1.0, 10.0, 100.0), "scratch": RATES}              # what needs no pretrained weights
+PRETRAINED = {"bert-mini probe": (0.01, 0.1, 1.0), "bert-mini": RATES, "gpt-mini": RATES}
+SAME_RATE = {"roberta-mini": "bert-mini", "distilbert-mini": "bert-mini"}     # they take their sibling's rate
 TEST_PER_CLASS = {"topic": 40, "sentiment": 150, "acceptability": 150, "reference": 150}
 WORDS = r"\S+"                  # every word counts, "i" and "a" too
 
@@ -93,7 +94,8 @@ def contestant(name: str, setting: float):
 @lru_cache(maxsize=None)
 def chosen(name: str) -> float:
     """The setting that did best on the development sentences (topic and sentiment, 20 labels per class)."""
-    sweep = report.load("lab", "text_rates")
+    name = SAME_RATE.get(name, name)
+    sweep = report.load("lab", "text_baseline_rates" if name in BASELINES else "text_rates")
     return float(sweep[sweep["method"] == name].groupby("rate")["accuracy"].mean().idxmax())
 
 
@@ -114,21 +116,36 @@ def one_run(method, name: str, task: str, labels: int, seed: int, *, split: str 
 
 
 # ---------------------------------------------------------------------------- the grids
-def text_rates() -> list[Callable]:
-    """Settings tried on development sentences, topic and sentiment, at 20 labels per class: the same for every contestant."""
+def _rates(candidates: dict) -> list[Callable]:
     return [partial(one_run, partial(contestant, name, rate), name, task, 20, seed, split="dev", rate=rate)
-            for name, rates in CANDIDATES.items() for rate in rates for task in ("topic", "sentiment") for seed in DEV_SEEDS]
+            for name, rates in candidates.items() for rate in rates for task in ("topic", "sentiment") for seed in DEV_SEEDS]
+
+
+def _runs(names, tasks, budgets) -> list[Callable]:
+    return [partial(one_run, partial(tuned, name), name, task, labels, seed)
+            for task in tasks for labels in budgets for name in names for seed in SEEDS]
+
+
+def text_baseline_rates() -> list[Callable]:
+    """Settings of TF-IDF and of scratch tried on development sentences, topic and sentiment, at 20 labels per class."""
+    return _rates(BASELINES)
+
+
+def text_rates() -> list[Callable]:
+    """Settings of the pretrained contestants tried on the same development sentences: as many as for the others."""
+    return _rates(PRETRAINED)
+
+
+def text_baselines() -> list[Callable]:
+    """Accuracy against labels per class on four tasks of the generated language, for TF-IDF and for the network from scratch."""
+    return (_runs(("tf-idf",), text.TASKS, (5, 20, 100)) + _runs(("scratch",), ("sentiment", "topic"), (20, 100, 5))
+            + _runs(("scratch",), ("acceptability", "reference"), (100,)))
 
 
 def few_labels() -> list[Callable]:
-    """Accuracy against labels per class on four tasks of the generated language, for every contestant."""
-    def runs(names, tasks, budgets):
-        return [partial(one_run, partial(tuned, name), name, task, labels, seed)
-                for task in tasks for labels in budgets for name in names for seed in SEEDS]
-    main, hard = ("topic", "sentiment"), ("acceptability", "reference")
-    cheap, trained = ("tf-idf", "bert-mini probe"), ("scratch", "bert-mini")
-    return (runs(trained, ("sentiment",), (20,)) + runs(trained, ("topic",), (20,)) + runs(cheap, main + hard, (5, 20, 100))
-            + runs(("roberta-mini", "gpt-mini", "distilbert-mini"), main, (20,)) + runs(trained, main, (100, 5)) + runs(trained, hard, (100, 20)))
+    """The same tasks and draws for what was pretrained: bert-mini probed and fine-tuned, gpt-mini fine-tuned."""
+    return (_runs(("bert-mini", "gpt-mini"), ("sentiment", "topic"), (20,)) + _runs(("bert-mini probe",), text.TASKS, (5, 20, 100))
+            + _runs(("bert-mini",), ("sentiment", "topic"), (100, 5)) + _runs(("bert-mini",), ("acceptability", "reference"), (100,)))
 
 
 RECIPE_BASE = pretrain_text.TextRecipe("bert-mini", "", masks="static", pairs=True, documents=4000, steps=500, batch_size=32, lr=3e-3,
@@ -164,7 +181,7 @@ def recipe_run(name: str, seed: int, steps: int | None = None) -> list[dict]:
     return rows
 
 
-BUDGET_STEPS = (50, 150, 450, 900)
+BUDGET_STEPS = (100, 300, 600, 1200)
 
 
 def budget() -> list[Callable]:
@@ -198,12 +215,14 @@ def budget_run(steps: int | None, task: str, seeds=SEEDS) -> list[dict]:
                                                      steps=full if steps is None else steps, seconds=round(seconds, 1))]
 
 
+def siblings() -> list[Callable]:
+    """roberta-mini and distilbert-mini fine-tuned on the draws of `few_labels`, at 20 labels per class and, for the student, at 100."""
+    return (_runs(("distilbert-mini", "roberta-mini"), ("sentiment", "topic"), (20,)) + _runs(("distilbert-mini",), ("sentiment", "topic"), (100,)))
+
+
 def distil() -> list[Callable]:
-    """distilbert-mini beside its teacher: parameters, milliseconds for 64 sentences on one thread, and accuracy after fine-tuning."""
-    names = ("bert-mini", "distilbert-mini")
-    return [partial(size_run, names)] + [partial(one_run, partial(tuned, name), name, task, 100, seed, parameters=None, encoder_parameters=None,
-                                                 milliseconds=None)
-                                         for task in ("topic", "sentiment") for name in (*names, "scratch") for seed in SEEDS]
+    """distilbert-mini beside its teacher: parameters, and milliseconds for 64 sentences on one thread."""
+    return [partial(size_run, ("bert-mini", "distilbert-mini"))]
 
 
 @torch.no_grad()
@@ -218,9 +237,9 @@ def size_run(names, repeats: int = 15) -> list[dict]:
             start = time.perf_counter()
             loaded.backbone(x)
             taken[name].append(1000 * (time.perf_counter() - start))
-    return [{"method": name, "task": "size", "labels": 0, "seed": run, "accuracy": None, "train_accuracy": None,
-             "parameters": zoo.cards()[f"{name}-text"]["parameters"], "encoder_parameters": zoo.cards()[f"{name}-text"]["encoder_parameters"],
-             "milliseconds": taken[name][run]} for name in names for run in range(repeats)]
+    facts = {name: zoo.cards()[f"{name}-text"] for name in names}
+    return [{"method": name, "labels": 0, "seed": run, "value": taken[name][run], "parameters": facts[name]["parameters"],
+             "encoder_parameters": facts[name]["encoder_parameters"]} for name in names for run in range(repeats)]
 
 
 def both_sides() -> list[Callable]:
@@ -278,28 +297,26 @@ def pointing_run(name: str, seed: int, n: int = 500, steps: int = 300) -> list[d
              "train_accuracy": training.evaluate(model, x, y)["accuracy"]}]
 
 
-LAB: dict = {grid.__name__: grid for grid in (text_rates, few_labels, recipe, budget, distil, both_sides, pointing)}
+LAB: dict = {grid.__name__: grid for grid in (text_baseline_rates, text_rates, text_baselines, few_labels, siblings, recipe, budget, distil,
+                                              both_sides, pointing)}
 REAL: dict = {}
 _BELOW = ("text", "text_words", "mini_transformers", "transformer_backbones:TextBackbone", "batches", "loop", "inference", "training", "optim",
           "finetune")
-_RUNS = tuple(f"text_experiments:{name}" for name in (
+_CONTESTANTS = tuple(f"text_experiments:{name}" for name in (
     "TfIdf", "TextProbe", "TextTrain", "contestant", "chosen", "one_run", "SEEDS", "DEV_SEEDS", "STEPS", "SCRATCH_STEPS", "BATCH", "WEIGHT_DECAY",
-    "CANDIDATES", "RATES", "TEST_PER_CLASS"))
+    "RATES", "SAME_RATE", "TEST_PER_CLASS"))
+_OWN = {"text_baseline_rates": ("_rates", "BASELINES"), "text_rates": ("_rates", "PRETRAINED"), "text_baselines": ("_runs",),
+        "few_labels": ("_runs",), "siblings": ("_runs",), "recipe": ("recipe_run", "RECIPE_BASE", "RECIPE_STEPS"),
+        "budget": ("budget_run", "BUDGET_STEPS", "_briefly_pretrained"), "distil": ("size_run",), "both_sides": ("sides_run",),
+        "pointing": ("Pointer", "pointed", "pointing_run")}
+_PRETRAINING = {"recipe": ("pretrain_text",), "budget": ("pretrain_text",), "pointing": ("pretrain_text:tokens", "pretrain_text:sentence_types")}
 CODE: dict[str, tuple[str, ...]] = {
-    "text_rates": (*_BELOW, *_RUNS, "text_experiments:text_rates"),
-    "few_labels": (*_BELOW, *_RUNS, "text_experiments:few_labels"),
-    "recipe": (*_BELOW, "pretrain_text", "text_experiments:recipe", "text_experiments:recipe_run", "text_experiments:RECIPE_BASE",
-               "text_experiments:RECIPE_STEPS"),
-    "budget": (*_BELOW, *_RUNS, "pretrain_text", "text_experiments:budget", "text_experiments:budget_run", "text_experiments:BUDGET_STEPS"),
-    "distil": (*_BELOW, *_RUNS, "text_experiments:distil", "text_experiments:size_run"),
-    "both_sides": (*_BELOW, "text_experiments:both_sides", "text_experiments:sides_run"),
-    "pointing": (*_BELOW, *_RUNS, "pretrain_text:tokens", "pretrain_text:sentence_types",
-                 *(f"text_experiments:{part}" for part in ("Pointer", "pointed", "pointing", "pointing_run"))),
-}
-_MINIS = tuple(f"{name}-text" for name in mini_transformers.NETWORKS)
-WEIGHTS: dict[str, tuple[str, ...]] = {"text_rates": _MINIS, "few_labels": _MINIS, "budget": ("bert-mini-text",),
-                                       "distil": ("bert-mini-text", "distilbert-mini-text"), "both_sides": _MINIS,
-                                       "pointing": ("bert-mini-text", "gpt-mini-text")}
+    name: (*_BELOW, *_CONTESTANTS, *_PRETRAINING.get(name, ()), *(f"text_experiments:{part}" for part in (name, *own)))
+    for name, own in _OWN.items()}
+_BERT, _ROBERTA, _GPT, _DISTILBERT = (f"{name}-text" for name in mini_transformers.NETWORKS)
+WEIGHTS: dict[str, tuple[str, ...]] = {
+    "text_rates": (_BERT, _GPT), "few_labels": (_BERT, _GPT), "siblings": (_ROBERTA, _DISTILBERT), "budget": (_BERT,),
+    "distil": (_BERT, _DISTILBERT), "both_sides": (_BERT, _ROBERTA, _GPT, _DISTILBERT), "pointing": (_BERT, _GPT)}
 
 
 def provenance(name: str, rows: list[dict]) -> dict:
