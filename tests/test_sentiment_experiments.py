@@ -114,6 +114,12 @@ def test_a_small_transformer_learns_its_few_sentences(tiny):
     assert method.train_accuracy > 0.9 and predicted.shape == (2,)
 
 
+def test_rates_are_tried_on_development_draws_first(tiny, monkeypatch):
+    monkeypatch.setattr(experiments.datasets, "reviews", small)
+    rows = experiments.trained_run("scratch", labels=3, seeds=range(2), dev_seeds=range(1), steps=2)
+    assert [r["dev"] for r in rows] == [True] * 3 + [False] * 2 and len({r["rate"] for r in rows if not r["dev"]}) == 1
+
+
 def test_frozen_and_trained_hub_networks_are_paired(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("TLUTILS_CACHE", str(tmp_path))
     rows = experiments._frozen_and_tuned(small(), "gpt2", "gpt2", 4, 5, (1e-3, 1e-2))
