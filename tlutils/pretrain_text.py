@@ -17,7 +17,7 @@ from . import distillation, mini_transformers, paths, report, text, training, zo
 from .mini_transformers import CLS, MASK, PAD, SEP
 
 IGNORED = -100                  # places whose word is not asked for
-MASKED_SHARE = 0.15
+MASKED_SHARE = 0.15             # BERT's and RoBERTa's; a recipe may ask for more
 TOKENIZER_DOCUMENTS = 20_000
 TEST_DOCUMENTS = 1_000
 
@@ -28,13 +28,14 @@ class TextRecipe:
 
     objective: "masked" or "next". masks: "static" (each document masked once, before training) or "dynamic" (anew each time).
     pairs: also tell whether the second sentence follows the first (half of them are swapped). documents: so many
-    different ones. teacher: a mini whose every other layer it starts from and whose outputs it learns from.
+    different ones. share: of the tokens that are asked for. teacher: a mini whose every other layer it starts from and whose outputs it learns from.
     """
     model: str
     teaches: str
     objective: str = "masked"
     masks: str = "dynamic"
     pairs: bool = False
+    share: float = MASKED_SHARE
     teacher: str | None = None
     documents: int = 64_000
     steps: int = 4000
@@ -121,7 +122,7 @@ class Documents:
         for members in by_length.values():
             x = torch.tensor([ids[i] for i in members])
             y = torch.tensor([true[i] for i in members]) if true else None
-            fixed = mask_words(x, generator) if recipe.objective == "masked" and recipe.masks == "static" else None
+            fixed = mask_words(x, generator, share=recipe.share) if recipe.objective == "masked" and recipe.masks == "static" else None
             self.groups.append((x, y, fixed))
         self.sizes = torch.tensor([len(x) for x, _, _ in self.groups], dtype=torch.float)
 
@@ -133,7 +134,7 @@ class Documents:
         index = torch.randint(len(x), (n,), generator=generator)
         if self.recipe.objective == "next":
             return x[index], x[index]
-        masked, labels = (fixed[0][index], fixed[1][index]) if fixed else mask_words(x[index], generator)
+        masked, labels = (fixed[0][index], fixed[1][index]) if fixed else mask_words(x[index], generator, share=self.recipe.share)
         if true is not None:
             labels[:, 0] = true[index]
         return masked, labels
@@ -281,6 +282,7 @@ def train(recipe: TextRecipe, *, progress: bool = True) -> dict:
     scores = {"training_loss_last_100": round(sum(history.losses[-100:]) / len(history.losses[-100:]), 4), **score(model)}
     card = {"recipe": f"python -m tlutils.pretrain {recipe.name}", "teaches": recipe.teaches, "task": "the generated language",
             "objective": recipe.objective, "masks": recipe.masks if recipe.objective == "masked" else None, "sentence_pairs": recipe.pairs,
+            "masked_share": recipe.share if recipe.objective == "masked" else None,
             "teacher": recipe.teacher, "documents": recipe.documents, "seed": recipe.seed, "steps": recipe.steps,
             "batch_size": recipe.batch_size, "lr": recipe.lr, "weight_decay": recipe.weight_decay,
             "documents_seen": recipe.steps * recipe.batch_size, "training_seconds": round(history.last["seconds"], 1),

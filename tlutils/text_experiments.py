@@ -16,14 +16,14 @@ from .transformer_backbones import TextBackbone
 
 SEEDS = range(100, 105)
 DEV_SEEDS = range(0, 1)         # choices are made on other sentences (split "dev") and other seeds
+ALL = (5, 20, 100)              # labels per class
 STEPS = 120
 SCRATCH_STEPS = 240
 BATCH = 16
 WEIGHT_DECAY = 0.05
 RATES = (3e-4, 1e-3, 3e-3)
 BASELINES = {"tf-idf": (1.0, 10.0, 100.0), "scratch": RATES}              # what needs no pretrained weights
-PRETRAINED = {"bert-mini probe": (0.01, 0.1, 1.0), "bert-mini": RATES, "gpt-mini": RATES}
-SAME_RATE = {"roberta-mini": "bert-mini", "distilbert-mini": "bert-mini"}     # they take their sibling's rate
+PRETRAINED = {"bert-mini probe": (0.01, 0.1, 1.0), "bert-mini": RATES, "roberta-mini": RATES, "gpt-mini": RATES, "distilbert-mini": RATES}
 TEST_PER_CLASS = {"topic": 40, "sentiment": 150, "acceptability": 150, "reference": 150}
 WORDS = r"\S+"                  # every word counts, "i" and "a" too
 
@@ -94,7 +94,6 @@ def contestant(name: str, setting: float):
 @lru_cache(maxsize=None)
 def chosen(name: str) -> float:
     """The setting that did best on the development sentences (topic and sentiment, 20 labels per class)."""
-    name = SAME_RATE.get(name, name)
     sweep = report.load("lab", "text_baseline_rates" if name in BASELINES else "text_rates")
     return float(sweep[sweep["method"] == name].groupby("rate")["accuracy"].mean().idxmax())
 
@@ -121,9 +120,10 @@ def _rates(candidates: dict) -> list[Callable]:
             for name, rates in candidates.items() for rate in rates for task in ("topic", "sentiment") for seed in DEV_SEEDS]
 
 
-def _runs(names, tasks, budgets) -> list[Callable]:
-    return [partial(one_run, partial(tuned, name), name, task, labels, seed)
-            for task in tasks for labels in budgets for name in names for seed in SEEDS]
+def _runs(name: str, **budgets) -> list[Callable]:
+    """One job for each task, budget and seed; budgets: labels per class by task."""
+    return [partial(one_run, partial(tuned, name), name, task, labels, seed) for task, labels_of in budgets.items() for labels in labels_of
+            for seed in SEEDS]
 
 
 def text_baseline_rates() -> list[Callable]:
@@ -138,14 +138,15 @@ def text_rates() -> list[Callable]:
 
 def text_baselines() -> list[Callable]:
     """Accuracy against labels per class on four tasks of the generated language, for TF-IDF and for the network from scratch."""
-    return (_runs(("tf-idf",), text.TASKS, (5, 20, 100)) + _runs(("scratch",), ("sentiment", "topic"), (20, 100, 5))
-            + _runs(("scratch",), ("acceptability", "reference"), (100,)))
+    return _runs("tf-idf", **dict.fromkeys(text.TASKS, ALL)) + _runs("scratch", topic=ALL, sentiment=(20, 100), acceptability=(100,), reference=(100,))
 
 
 def few_labels() -> list[Callable]:
-    """The same tasks and draws for what was pretrained: bert-mini probed and fine-tuned, gpt-mini fine-tuned."""
-    return (_runs(("bert-mini", "gpt-mini"), ("sentiment", "topic"), (20,)) + _runs(("bert-mini probe",), text.TASKS, (5, 20, 100))
-            + _runs(("bert-mini",), ("sentiment", "topic"), (100, 5)) + _runs(("bert-mini",), ("acceptability", "reference"), (100,)))
+    """The same tasks and draws for what was pretrained: bert-mini probed and fine-tuned, and its relatives fine-tuned."""
+    return (_runs("bert-mini", topic=ALL, sentiment=(20, 100), acceptability=(100,), reference=(100,))
+            + _runs("bert-mini probe", **dict.fromkeys(text.TASKS, ALL))
+            + _runs("roberta-mini", topic=(20,), sentiment=(20, 100), acceptability=(100,), reference=(100,))
+            + _runs("gpt-mini", topic=(20,), sentiment=(20,), reference=(100,)) + _runs("distilbert-mini", topic=(20, 100), sentiment=(20,)))
 
 
 RECIPE_BASE = pretrain_text.TextRecipe("bert-mini", "", masks="static", pairs=True, documents=4000, steps=500, batch_size=32, lr=3e-3,
@@ -213,11 +214,6 @@ def budget_run(steps: int | None, task: str, seeds=SEEDS) -> list[dict]:
         method = partial(replace, tuned("bert-mini"), backbone=backbone)
     return [row for seed in seeds for row in one_run(method, f"{full if steps is None else steps} steps", task, 20, seed,
                                                      steps=full if steps is None else steps, seconds=round(seconds, 1))]
-
-
-def siblings() -> list[Callable]:
-    """roberta-mini and distilbert-mini fine-tuned on the draws of `few_labels`, at 20 labels per class and, for the student, at 100."""
-    return (_runs(("distilbert-mini", "roberta-mini"), ("sentiment", "topic"), (20,)) + _runs(("distilbert-mini",), ("sentiment", "topic"), (100,)))
 
 
 def distil() -> list[Callable]:
@@ -297,16 +293,16 @@ def pointing_run(name: str, seed: int, n: int = 500, steps: int = 300) -> list[d
              "train_accuracy": training.evaluate(model, x, y)["accuracy"]}]
 
 
-LAB: dict = {grid.__name__: grid for grid in (text_baseline_rates, text_rates, text_baselines, few_labels, siblings, recipe, budget, distil,
+LAB: dict = {grid.__name__: grid for grid in (text_baseline_rates, text_rates, text_baselines, few_labels, recipe, budget, distil,
                                               both_sides, pointing)}
 REAL: dict = {}
 _BELOW = ("text", "text_words", "mini_transformers", "transformer_backbones:TextBackbone", "batches", "loop", "inference", "training", "optim",
           "finetune")
 _CONTESTANTS = tuple(f"text_experiments:{name}" for name in (
     "TfIdf", "TextProbe", "TextTrain", "contestant", "chosen", "one_run", "SEEDS", "DEV_SEEDS", "STEPS", "SCRATCH_STEPS", "BATCH", "WEIGHT_DECAY",
-    "RATES", "SAME_RATE", "TEST_PER_CLASS"))
-_OWN = {"text_baseline_rates": ("_rates", "BASELINES"), "text_rates": ("_rates", "PRETRAINED"), "text_baselines": ("_runs",),
-        "few_labels": ("_runs",), "siblings": ("_runs",), "recipe": ("recipe_run", "RECIPE_BASE", "RECIPE_STEPS"),
+    "RATES", "TEST_PER_CLASS"))
+_OWN = {"text_baseline_rates": ("_rates", "BASELINES"), "text_rates": ("_rates", "PRETRAINED"), "text_baselines": ("_runs", "ALL"),
+        "few_labels": ("_runs", "ALL"), "recipe": ("recipe_run", "RECIPE_BASE", "RECIPE_STEPS"),
         "budget": ("budget_run", "BUDGET_STEPS", "_briefly_pretrained"), "distil": ("size_run",), "both_sides": ("sides_run",),
         "pointing": ("Pointer", "pointed", "pointing_run")}
 _PRETRAINING = {"recipe": ("pretrain_text",), "budget": ("pretrain_text",), "pointing": ("pretrain_text:tokens", "pretrain_text:sentence_types")}
@@ -315,7 +311,7 @@ CODE: dict[str, tuple[str, ...]] = {
     for name, own in _OWN.items()}
 _BERT, _ROBERTA, _GPT, _DISTILBERT = (f"{name}-text" for name in mini_transformers.NETWORKS)
 WEIGHTS: dict[str, tuple[str, ...]] = {
-    "text_rates": (_BERT, _GPT), "few_labels": (_BERT, _GPT), "siblings": (_ROBERTA, _DISTILBERT), "budget": (_BERT,),
+    "text_rates": (_BERT, _ROBERTA, _GPT, _DISTILBERT), "few_labels": (_BERT, _ROBERTA, _GPT, _DISTILBERT), "budget": (_BERT,),
     "distil": (_BERT, _DISTILBERT), "both_sides": (_BERT, _ROBERTA, _GPT, _DISTILBERT), "pointing": (_BERT, _GPT)}
 
 
