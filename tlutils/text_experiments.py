@@ -138,7 +138,8 @@ def text_rates() -> list[Callable]:
 
 def text_baselines() -> list[Callable]:
     """Accuracy against labels per class on four tasks of the generated language, for TF-IDF and for the network from scratch."""
-    return _runs("tf-idf", **dict.fromkeys(text.TASKS, ALL)) + _runs("scratch", topic=ALL, sentiment=(20, 100), acceptability=(100,), reference=(100,))
+    return (_runs("tf-idf", **dict.fromkeys(text.TASKS, ALL))
+            + _runs("scratch", topic=ALL, sentiment=(20, 100), acceptability=(100,), reference=(100,)))
 
 
 def few_labels() -> list[Callable]:
