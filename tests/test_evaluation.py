@@ -281,6 +281,8 @@ def test_a_method_without_runs_is_named():
     frame = frame_of({"a": [0.1, 0.2, 0.3], "b": [0.1, 0.2, 0.3]})
     with pytest.raises(ValueError, match="'c' has no runs at 10 labels; methods there: a, b"):
         difference(frame, "a", "c", 10)
+    with pytest.raises(ValueError, match="labels: no runs at 7 labels per class; there are 1, 10, 100$"):
+        difference(frame, "a", "b", 7)
     for function in (
         lambda: transfer_efficiency(frame, "a", "scrtch", 0.2),
         lambda: area_between(frame, "scrtch", "a"),
@@ -319,6 +321,22 @@ def test_labels_needed_on_a_known_curve(goal, expected):
 def test_labels_needed_takes_the_first_crossing_and_any_order():
     assert labels_needed([100, 1, 10], [0.9, 0.3, 0.5], 0.5) == pytest.approx(10)
     assert labels_needed([1, 10, 100, 1000], [0.3, 0.8, 0.4, 0.9], 0.8) == pytest.approx(10)
+
+
+@pytest.mark.parametrize(
+    "budgets, accuracies, message",
+    [
+        ([10, 1], [0.5], "one accuracy for each budget; got 2 and 1"),
+        ([], [], "one accuracy for each budget; got 0 and 0"),
+        (10, 0.5, "one accuracy for each budget"),
+        ([0, 1], [0.1, 0.2], r"positive and different.*\[0.0, 1.0\]"),
+        ([1, 1], [0.1, 0.2], "positive and different"),
+        ([1, 2], [0.1, math.nan], "accuracies finite"),
+    ],
+)
+def test_labels_needed_refuses_what_is_no_curve(budgets, accuracies, message):
+    with pytest.raises(ValueError, match=message):
+        labels_needed(budgets, accuracies, 0.5)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(0, 1), st.floats(0, 1))

@@ -394,6 +394,11 @@ def test_a_stored_grid_was_made_by_the_code_as_it_stands(name):
     )
 
 
+def test_a_contestant_that_is_none_is_refused_by_name():
+    with pytest.raises(ValueError, match="name: 'finetuning' is no contestant; did you mean 'fine-tuning'"):
+        experiments.tuned("finetuning", 5)
+
+
 @pytest.mark.skipif("rates" not in STORED, reason="the rates are not recorded yet")
 @pytest.mark.parametrize("labels", [5, 50])
 @pytest.mark.parametrize("name", CANDIDATES)

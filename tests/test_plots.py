@@ -196,6 +196,8 @@ def test_learning_curves_can_be_drawn_into_given_axes():
 def test_a_method_without_runs_is_named():
     with pytest.raises(ValueError, match="methods: 'magic' has no runs; there are scratch, probe"):
         plots.learning_curves(frame(), methods=["magic"])
+    with pytest.raises(ValueError, match="frame: lacks the column 'labels', it has method, seed, accuracy; give rows"):
+        plots.learning_curves(frame().drop(columns="labels"))
 
 
 def test_names_at_the_edge_do_not_touch():

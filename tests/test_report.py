@@ -195,12 +195,19 @@ def test_another_card_leaves_the_rows_alone(results):
 def test_a_result_that_is_not_there_says_how_to_make_it(results):
     with pytest.raises(
         FileNotFoundError,
-        match="no lab result named 'trial'; recorded are: none yet. Make it with: python -m tlutils.experiments trial",
+        match=r"no lab result named 'trial' is recorded \(python -m tlutils.experiments lists .*\); known are none",
     ):
         report.load("lab", "trial")
     report.save("lab", "other", ROWS, started=time.time())
-    with pytest.raises(FileNotFoundError, match="recorded are: other"):
+    with pytest.raises(FileNotFoundError, match="known are 'other'"):
         report.load("lab", "trial")
+
+
+def test_a_mistyped_result_is_told_the_near_one_and_not_to_run_the_typo(results):
+    report.save("lab", "why_transfer", ROWS, started=time.time())
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'why_transfer'\?$") as caught:
+        report.load("lab", "why_tranfser")
+    assert "experiments why_tranfser" not in str(caught.value)
 
 
 def test_there_are_two_kinds_of_results():

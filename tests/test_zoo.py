@@ -66,6 +66,26 @@ def test_variants_are_listed_and_near_ones_named(bundle):
         zoo.load("resnet-mini", "shape", folder=bundle)
 
 
+def test_variants_of_what_has_none_are_refused(tmp_path):
+    assert zoo.variants("bert-mini", tmp_path) == []
+    with pytest.raises(ValueError, match="name='resnet-mimi' is no network with bundled weights; did you mean 'resnet-mini'"):
+        zoo.variants("resnet-mimi")
+    with pytest.raises(ValueError, match="name='resnet18' is no network with bundled weights"):
+        zoo.variants("resnet18")
+
+
+def test_a_network_without_bundled_weights_asks_for_a_name():
+    with pytest.raises(ValueError, match=r'resnet18 has no bundled weights: say which, as in load\("resnet18", "IMAGENET1K_V1"\)'):
+        zoo.load("resnet18")
+
+
+@pytest.mark.parametrize("name", ["resnet-mini", "bert-mini", "resnet18", "bert-base-uncased"])
+def test_a_folder_in_place_of_a_file_is_called_a_folder(name, tmp_path):
+    for weights in (tmp_path, str(tmp_path)):
+        with pytest.raises(ValueError, match="is a folder: name the file in it, or give it as folder="):
+            zoo.load(name, weights)
+
+
 def test_the_head_it_was_trained_with_is_kept(bundle):
     loaded, x = zoo.load("resnet-mini", folder=bundle), torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(loaded.logits(x), loaded.head[-1](loaded.backbone(loaded.preprocess(x))))

@@ -127,7 +127,12 @@ def summary(frame: pd.DataFrame, value: str = "accuracy", by: Sequence[str] = ("
 
 
 def difference(frame: pd.DataFrame, a: str, b: str, labels: int, *, value: str = "accuracy") -> Interval:
-    """Paired interval of method a minus method b at one label budget (crossed with items where they are recorded)."""
+    """Paired interval of method a minus method b at one label budget (crossed with items where they are recorded).
+
+    Raises ValueError for a budget or a method without runs.
+    """
+    if labels not in (budgets := sorted(frame["labels"].unique())):
+        raise ValueError(f"labels: no runs at {labels} labels per class; there are {', '.join(map(str, budgets)) or 'none'}")
     table = _paired(frame, labels, value)
     missing = [m for m in (a, b) if m not in table]
     if missing:
@@ -198,10 +203,17 @@ class Efficiency:
 def labels_needed(budgets, accuracies, goal: float) -> float:
     """Labels per class at which a curve first reaches `goal`, linear in log labels; inf if it never does.
 
-    Where the smallest budget is already enough, that budget is returned: an upper limit.
+    budgets, accuracies: pairs, in any order. Where the smallest budget is already enough, that budget is returned: an
+    upper limit. Raises ValueError unless there is one finite accuracy for each budget, and every budget is positive
+    and given once.
     """
-    order = np.argsort(budgets)
-    n, a = np.asarray(budgets, float)[order], np.asarray(accuracies, float)[order]
+    n, a = np.asarray(budgets, float), np.asarray(accuracies, float)
+    if n.ndim != 1 or n.shape != a.shape or not len(n):
+        raise ValueError(f"budgets and accuracies: give one accuracy for each budget; got {n.size} and {a.size}")
+    if not (n > 0).all() or len(np.unique(n)) < len(n) or not np.isfinite([n, a]).all():
+        raise ValueError(f"budgets must be positive and different, accuracies finite; got {n.tolist()} and {a.tolist()}")
+    order = np.argsort(n)
+    n, a = n[order], a[order]
     above = np.flatnonzero(a >= goal)
     if not len(above):
         return math.inf

@@ -74,7 +74,12 @@ def contestant(name: str, setting: float, weights: str | None = "shapes", **more
 
 @lru_cache(maxsize=None)
 def chosen(name: str, labels: int) -> float:
-    """The setting that did best on the development shapes, for few (up to 10) or more labels per class."""
+    """The setting that did best on the development shapes, for few (up to 10) or more labels per class.
+
+    Raises ValueError for a name that is no contestant.
+    """
+    if name not in CANDIDATES:
+        raise ValueError(f"name: {name!r} is no contestant; {paths.did_you_mean(name, CANDIDATES)}")
     sweep = report.load("lab", "rates")
     sweep = sweep[(sweep["contestant"] == name) & (sweep["labels"] == (5 if labels <= 10 else 50))]
     return float(sweep.groupby("method")["accuracy"].mean().idxmax())

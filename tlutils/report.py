@@ -131,13 +131,16 @@ def exists(kind: str, name: str) -> bool:
 
 
 def load(kind: str, name: str):
-    """The rows as a pandas DataFrame; the card is in `frame.attrs["card"]`."""
+    """The rows as a pandas DataFrame; the card is in `frame.attrs["card"]`.
+
+    Raises FileNotFoundError naming the nearest results if this one has not been recorded.
+    """
     import pandas as pd
     source = path(kind, name)
     if not source.exists():
         known = sorted(p.stem for p in source.parent.glob("*.json"))
-        raise FileNotFoundError(f"no {kind} result named {name!r}; recorded are: {', '.join(known) or 'none yet'}. "
-                                f"Make it with: python -m tlutils.experiments {name}")
+        raise FileNotFoundError(f"no {kind} result named {name!r} is recorded (python -m tlutils.experiments lists what can be "
+                                f"made); {paths.did_you_mean(name, known)}")
     stored = json.loads(source.read_text(encoding="utf-8"))
     frame = pd.DataFrame(stored["rows"])
     frame.attrs["card"] = stored["card"]

@@ -94,7 +94,17 @@ def names() -> list[str]:
 
 
 def variants(name: str, folder: str | Path | None = None) -> list[str]:
-    """The bundled variants of a mini, e.g. ["colours", "half", "noise", "shapes"]."""
+    """The bundled variants of a mini, e.g. ["colours", "half", "noise", "shapes"].
+
+    Raises ValueError for a name that is no mini: only minis have bundled weights.
+    """
+    minis = [*MINIS, *mini_transformers.NETWORKS, *multimodal.NETWORKS]
+    if name not in minis:
+        raise ValueError(f"name={name!r} is no network with bundled weights; {paths.did_you_mean(name, minis)}")
+    return _variants(name, folder)
+
+
+def _variants(name: str, folder: str | Path | None) -> list[str]:
     return sorted(key.removeprefix(f"{name}-") for key in _cards(_bundle(folder)) if key.startswith(f"{name}-"))
 
 
@@ -118,6 +128,10 @@ def load(
     """
     if padding not in (None, "torchvision") and (padding, name) != ("tensorflow", "mobilenet_v2"):
         raise ValueError(f'padding={padding!r} for {name}: use None, "torchvision" or, for mobilenet_v2, "tensorflow"')
+    if (isinstance(weights, Path) or "/" in str(weights)) and Path(weights).is_dir():
+        raise ValueError(f"weights={str(weights)!r} is a folder: name the file in it, or give it as folder= to be searched")
+    if weights == "bundled" and name in torchvision_backbones.NETWORKS:
+        raise ValueError(f'{name} has no bundled weights: say which, as in load("{name}", "IMAGENET1K_V1"), or None for random ones')
     folder = None if folder is None else Path(folder)
     head, tokenizer = None, None
     with _seeded(seed):
@@ -209,7 +223,7 @@ def bundled_file(name: str, weights: str | Path, folder: str | Path | None = Non
     bundle, variant = _bundle(folder), default if weights == "bundled" else weights
     card = _cards(bundle).get(f"{name}-{variant}")
     if card is None:
-        near = paths.did_you_mean(variant, variants(name, folder))
+        near = paths.did_you_mean(variant, _variants(name, folder))
         raise ValueError(f"weights={variant!r}: there are no such weights of {name} in {bundle}; {near}")
     file = bundle / f"{name}-{variant}.safetensors"
     if not file.is_file():
