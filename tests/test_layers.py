@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tlutils"
 # Modules that share a line know nothing of each other.
 LAYERS = (
     ("paths",),
-    ("shapes", "readers", "metrics", "augmentation", "weights", "backbones", "text_words"),
+    ("shapes", "readers", "metrics", "augmentation", "weights", "backbones", "text_words", "checks"),
     ("sources", "torchvision_backbones", "transformer_backbones", "mini_cnns", "text", "multimodal"),
     ("datasets", "mini_transformers", "image_tokens"),
     ("clip_backbones",),
