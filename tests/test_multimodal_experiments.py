@@ -127,3 +127,12 @@ def test_the_settings_are_the_best_on_the_development_seeds():
     table = frame.groupby(["temperature", "guidance"])["accuracy"].mean()
     assert table[experiments.TEMPERATURE, experiments.GUIDANCE] >= table[table.index.get_level_values(0) > 0].max() - 0.03
     assert evaluation.summary(frame, by=("method",))["n"].min() == 3
+
+
+def test_both_galleries_are_equally_crowded(monkeypatch):
+    asked = []
+    monkeypatch.setattr(experiments.shapes, "caption", lambda scenes: asked.append(scenes) or ["a ring"] * len(scenes))
+    experiments.retrieval_run(0, n=600)
+    seen, new = ({*zip(s.shape.tolist(), s.colour.tolist())} for s in asked[::2])
+    assert len(seen) == len(new) == 64 and not seen & new
+    assert multimodal.held_out(*map(torch.tensor, zip(*new))).all() and not multimodal.held_out(*map(torch.tensor, zip(*seen))).any()

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from tlutils import multimodal, paths, pretrain, pretrain_multimodal, zoo
+from tlutils import multimodal, optim, paths, pretrain, pretrain_multimodal, zoo
 from tlutils.pretrain_multimodal import RECIPES
 
 CARDS = {name: card for name, card in json.loads((paths.data_dir() / "weights" / "cards.json").read_text(encoding="utf-8")).items()
@@ -26,7 +26,7 @@ def bundle(tmp_path, monkeypatch):
 
 
 def short(name: str, steps: int = 4):
-    return dataclasses.replace(RECIPES[name], steps=steps, batch_size=8, evaluate_every=steps)
+    return dataclasses.replace(RECIPES[name], steps=steps, batch_size=8, evaluate_every=steps, horizon=0, cooldown=0)
 
 
 def test_recipes_are_known_to_the_command_and_say_what_they_teach():
@@ -70,6 +70,15 @@ def test_a_run_that_was_stopped_goes_on_exactly(bundle, monkeypatch):
     pretrain_multimodal.train(recipe, progress=False)
     again = zoo.load("clip-mini", "captions", folder=bundle).backbone.state_dict()
     assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+def test_the_rate_follows_its_long_cosine_and_falls_to_zero_at_the_end():
+    recipe = RECIPES["dalle-mini-drawings"]
+    rate, long = optim.schedule(recipe.rate, recipe.steps, warmup=recipe.warmup), optim.schedule("cosine", recipe.horizon, warmup=recipe.warmup)
+    held = recipe.steps - recipe.cooldown
+    assert [rate(t) for t in range(held)] == [long(t) for t in range(held)]
+    last = [rate(t) for t in range(held, recipe.steps)]
+    assert last == sorted(last, reverse=True) and last[-1] < 1e-4 < rate(held) / 2
 
 
 def test_zero_shot_scores_split_seen_and_held_out():

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 
 import torch
 
-from . import finetune, image_tokens, metrics, multimodal, shapes, text_to_image, training, zoo
+from . import datasets, evaluation, finetune, image_tokens, metrics, multimodal, real_experiments, shapes, text_to_image, training, zoo
 
 SEEDS = range(100, 110)
 DEV_SEEDS = range(0, 3)
@@ -100,10 +100,16 @@ def clip_wording() -> list[Callable]:
 
 # ---------------------------------------------------------------------------- CLIP: retrieval
 def retrieval_run(seed: int, n: int = 200) -> list[dict]:
-    """Recall among n scenes and their n full captions, both ways; and each caption against itself with the colours swapped."""
-    rows = []
+    """Recall among n scenes and their n full captions, both ways; and each caption against itself with the colours swapped.
+
+    Both galleries hold 64 pairs, the held-out ones or as many seen ones of the same pattern, so that both are equally crowded.
+    """
+    rows, generator = [], torch.Generator().manual_seed(1_000_000 + seed)
     for new in (False, True):
-        x, scenes = _scenes(new, n, seed)
+        shape = torch.randint(0, 16, (n,), generator=generator)
+        colour = 7 * (torch.randint(0, 4, (n,), generator=generator) + (0 if new else 4) - 5 * shape) % 16
+        scenes = shapes.sample(shape, colour, generator=generator)
+        x = shapes.render(scenes)
         pictures = multimodal.embed(clip(), x)
         captions = clip().backbone.texts(shapes.caption(scenes)).detach()
         similarity = pictures @ captions.T
@@ -197,7 +203,7 @@ def clip_labels() -> list[Callable]:
 
 
 # ---------------------------------------------------------------------------- CLIP: how many pairs must be seen
-def tiny_clip(seen_colours: int, seed: int, steps: int = 500, **options):
+def tiny_clip(seen_colours: int, seed: int, steps: int = 250, **options):
     """A small CLIP trained on plain scenes in which every shape comes in so many of the 16 colours. Returns model and history."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -332,9 +338,56 @@ def dalle_rerank() -> list[Callable]:
     return [partial(rerank_run, seed, new) for seed in SEEDS[:5] for new in (False, True)]
 
 
+# ---------------------------------------------------------------------------- reading the grids
+def assert_agrees(stored, rows: list[dict], *, slack: float = 0.03) -> None:
+    """Prove that rows computed on this machine stand in the stored grid, run by run; rounding may move an accuracy by `slack`.
+
+    Raises evaluation.SliceDisagrees naming the first row that is missing or differs.
+    """
+    keys = [c for c in rows[0] if c not in ("accuracy", "loss", "spread")]
+    known = {tuple(row[k] for k in keys): row["accuracy"] for row in stored.to_dict("records")}
+    for row in rows:
+        before = known.get(tuple(row[k] for k in keys))
+        if before is None or abs(before - row["accuracy"]) > slack:
+            raise evaluation.SliceDisagrees(f"{[row[k] for k in keys]}: stored {before}, this run {row['accuracy']:.3f}; the stored grid is "
+                                            "out of date (run python -m tlutils.experiments) or this machine computes differently")
+
+
+# ---------------------------------------------------------------------------- real: CLIP itself on photographs
+REAL_CLIP = "openai/clip-vit-base-patch32"
+PHOTO_PROMPTS = {"a photo of an ant": ("a photo of {}",), "ant": ("{}",),
+                 "ensemble of five": ("a photo of {}", "a close-up photo of {}", "a blurry photo of {}", "a macro photograph of {}", "{}")}
+
+
+def clip_photographs(name: str = REAL_CLIP, budgets: tuple[int, ...] = (1, 5, 20, 50)) -> list[dict]:
+    """CLIP itself on photographs of ants and bees: zero-shot by wording, and probes on its picture tower by labels per class."""
+    loaded = zoo.load(name, "DEFAULT")
+    photographs = datasets.load("hymenoptera", size=loaded.preprocess.size)
+    words = ["an ant" if c.startswith("ant") else "a bee" if c.startswith("bee") else f"a {c}" for c in photographs.classes]
+    with torch.no_grad():
+        x_train, x_test = (torch.cat([loaded.backbone.vision(loaded.preprocess(part)) for part in x.split(32)])
+                           for x in (photographs.x_train, photographs.x_test))
+        pictures = multimodal.embed(loaded, photographs.x_test, 32)
+    rows = []
+
+    def add(method, labels, seed, answer):
+        right = metrics.correct(answer, photographs.y_test.numpy())
+        rows.append({"method": method, "data": "hymenoptera", "labels": labels, "seed": seed, "accuracy": float(right.mean()),
+                     "correct": "".join(str(int(r)) for r in right)})
+    for seed in real_experiments.DRAWS:
+        for method, forms in PHOTO_PROMPTS.items():
+            classes = multimodal.class_embeddings(loaded.backbone, [[form.format(word.split()[1] if form == "{}" else word) for form in forms]
+                                                                    for word in words])
+            add(f"zero-shot: {method}", 0, seed, (pictures @ classes.T).argmax(1).numpy())
+        for labels in budgets:
+            index, y, *_ = evaluation.pool(real_experiments.by_index(photographs))(labels, seed)
+            add("probe on CLIP's picture tower", labels, seed, finetune.linear_probe(x_train[index], y).predict(x_test.numpy()))
+    return rows
+
+
 LAB: dict = {f.__name__: f for f in (clip_wording, clip_retrieval, clip_shift, clip_labels, clip_seen, dalle_settings, dalle_ceiling,
                                      dalle_temperature, dalle_rerank)}
-REAL: dict = {}
+REAL: dict = {"clip_photographs": clip_photographs}
 _CLIP = ("shapes", "multimodal", "multimodal_experiments:_scenes", "multimodal_experiments:SEEDS", "multimodal_experiments:clip")
 _DRAW = ("shapes", "multimodal", "image_tokens", "text_to_image", "multimodal_experiments:SEEDS", "multimodal_experiments:painter",
          "multimodal_experiments:drawn_scenes", "multimodal_experiments:fidelity")
@@ -367,4 +420,6 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
 
 def provenance(name: str, rows: list[dict]) -> dict:
     """sha256 of the data sets and weights behind a real experiment, for its card."""
-    return {}
+    sets = {row["data"] for row in rows}
+    return {"weights_sha256": {REAL_CLIP: zoo.load(REAL_CLIP, "DEFAULT").card.get("sha256", "from the hub")},
+            "data_sha256": {data: datasets.load(data).card["sha256"] for data in sorted(sets)}}

@@ -1,6 +1,7 @@
 """The recipes behind the bundled CLIP and DALL-E minis."""
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict, dataclass
 
@@ -23,11 +24,25 @@ class Recipe:
     seed: int = 0
     precision: str = "bf16"
     evaluate_every: int = 500
+    horizon: int = 0             # > 0: the rate follows a cosine laid out for so many steps and falls to zero over the last `cooldown`
+    cooldown: int = 0
 
     @property
     def name(self) -> str:
         """Network and variant, as in the file's name."""
         return f"{self.model}-{self.variant}"
+
+    @property
+    def warmup(self) -> int:
+        """Steps over which the rate rises."""
+        return (self.horizon or self.steps) // 10
+
+    def rate(self, share: float) -> float:
+        """The factor on the rate after the warm-up; share: of the steps after it that are done, 0 to 1."""
+        whole, step = self.horizon or self.steps, round(self.warmup + share * (self.steps - self.warmup))
+        held = self.steps - self.cooldown if self.horizon else whole
+        factor = 0.5 * (1 + math.cos(math.pi * ((min(step, held) - self.warmup) / (whole - self.warmup))))
+        return factor if step <= held else factor * 0.5 * (1 + math.cos(math.pi * (step - held) / self.cooldown))
 
 
 RECIPES = {r.name: r for r in (
@@ -36,7 +51,7 @@ RECIPES = {r.name: r for r in (
     Recipe("vqvae-mini", "drawings", "writes a plain scene of the shapes world (no clutter, solid, near the middle) as 64 codes out of 256 and "
            "reads them back", steps=1600, lr=2e-3, batch_size=128, weight_decay=1e-4, evaluate_every=200),
     Recipe("dalle-mini", "drawings", "draws a plain scene from its caption, token by token; it saw 192 of the 256 pairs of shape and colour",
-           steps=4000, lr=2e-3, batch_size=64, evaluate_every=500),
+           steps=2100, lr=2e-3, batch_size=64, evaluate_every=500, horizon=4000, cooldown=600),
 )}
 POOL = 65_536               # scenes that the DALL-E mini learns from, turned into tokens once
 
@@ -63,7 +78,8 @@ def _checkpoint(recipe: Recipe):
 
 def _fit(recipe: Recipe, model: nn.Module, data, loss, validation, progress: bool):
     return training.fit(model, data, steps=recipe.steps, lr=recipe.lr, weight_decay=recipe.weight_decay, batch_size=recipe.batch_size,
-                        warmup=recipe.steps // 10, loss=loss, clip=1.0, seed=recipe.seed, precision=recipe.precision,
+                        warmup=recipe.warmup, schedule=recipe.rate if recipe.horizon else "cosine", loss=loss, clip=1.0,
+                        seed=recipe.seed, precision=recipe.precision,
                         validation=validation, evaluate_every=min(recipe.evaluate_every, recipe.steps),
                         checkpoint=_checkpoint(recipe), checkpoint_every=500, callbacks=[_Tell()] if progress else [])
 
