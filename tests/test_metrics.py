@@ -226,3 +226,8 @@ def test_the_bootstrap_repeats_from_its_seed_and_knows_equal_runs():
         bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
     )
     assert bootstrap_interval([0.3, 0.3]) == Interval(0.3, 0.3, 0.3, 2)
+
+
+def test_an_interval_is_never_minus_zero():
+    interval = metrics.Interval(-0.2, -6.4, 0.3, 5)
+    assert f"{interval:+.0f}" == "+0 [-6, +0]" and f"{interval:.0f}" == "0 [-6, 0]" and str(interval) == "-0.2 [-6.4, 0.3]"

@@ -33,8 +33,10 @@ class Interval:
         return (self.high - self.low) / 2
 
     def __format__(self, spec: str) -> str:
-        spec = spec or ".1f"
-        return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        def shown(value: float) -> str:
+            text = f"{value:{spec or '.1f'}}"
+            return text if text.strip("-0.") else f"{0.0:{spec or '.1f'}}"      # never "-0"
+        return f"{shown(self.mean)} [{shown(self.low)}, {shown(self.high)}]"
 
     def __str__(self) -> str:
         return format(self)
