@@ -12,8 +12,11 @@ from pathlib import Path
 from address import ROOT, notebook_paths
 
 from tlutils import claims
+from tlutils.metrics import Interval
 
 MARK = "% claims"
+STORED = ("The measured values are those of the stored run of each notebook. The build of this book repeats the run and "
+          "stops if the verdict no longer holds, so a lesson's page may show a value that differs a little from the one here.")
 
 
 def records(root: Path = ROOT) -> dict[tuple[str, str], dict]:
@@ -29,7 +32,7 @@ def overview(ledger: dict[str, dict]) -> str:
             for name, entry in ledger.items()]
     counts = {verdict: sum(e["verdict"] == verdict for e in ledger.values()) for verdict in claims.VERDICTS}
     tally = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
-    return "\n".join([f"{len(ledger)} claims: {tally}.", "", "| Claim | In our words | Verdict |", "|:--|:--|:--|", *rows])
+    return "\n".join([f"{len(ledger)} claims: {tally}.", "", STORED, "", "| Claim | In our words | Verdict |", "|:--|:--|:--|", *rows])
 
 
 def section(name: str, entry: dict, found: dict, page: str) -> str:
@@ -45,13 +48,23 @@ def section(name: str, entry: dict, found: dict, page: str) -> str:
 
 
 def _row(name: str, condition: str, expected: dict, found: dict, page: str) -> str:
-    sign = claims.SIGNS[expected["sign"]]
     run, unit = found.get((name, condition)), expected.get("unit", "points")
+    sign = claims.SIGNS[expected["sign"]] + _margin(expected["sign"], expected["margin"], unit)
     if run is None:
         return f"| {condition} | {sign} | not run yet | | |"
     link = os.path.relpath(run["notebook"], Path(page).parent)
-    measured = f"{run['mean']:+.1f} [{run['low']:+.1f}, {run['high']:+.1f}] {unit}"
+    interval = Interval(run["mean"], run["low"], run["high"], run["n"])
+    narrow = interval.half_width < 0.1       # one digit would show three times the same number
+    measured = f"{interval:{'+.2f' if narrow else '+.1f'}} {unit}"
     return f"| {condition} | {sign} | {measured} | {run['n']} | [{Path(link).stem}]({link}) |"
+
+
+def _margin(sign: str, margin: float, unit: str) -> str:
+    """What the expected sign means in numbers: how large an effect must be, or how small."""
+    unit = unit.removesuffix("s") if margin == 1 else unit
+    if sign == "0":
+        return f" (within {margin:g} {unit})"
+    return f" (by more than {margin:g} {unit})" if margin else ""
 
 
 def text(page: str, root: Path = ROOT) -> str:
