@@ -8,9 +8,9 @@ BODY = """def __init__(self, channels):
 
 WRONG = {
     "choice": [
-        ("took the best of all, whatever its size", 'choice = "vgg-mini"', "more than"),
-        ("took the smallest", "choice = min(parameters, key=lambda name: (accuracy[name], parameters[name]))", "has the better features"),
-        ("took the number for the name", "choice = parameters['resnet-mini']", "must be one of"),
+        ("took the best of all, however slow", "choice = max(accuracy, key=accuracy.get)", "more than"),
+        ("took the fastest", "choice = min(milliseconds, key=milliseconds.get)", "has the better features"),
+        ("took the number for the name", "choice = milliseconds['resnet-mini']", "must be one of"),
     ],
     "cost": [
         ("counted the places of the input", "weights = outside * (inside // groups) * kernel**2\nreturn weights, weights * side**2",
@@ -22,8 +22,8 @@ WRONG = {
     ],
     "quiet": [
         ("forgot the skip", BODY + "    nn.init.zeros_(self.body[-1].weight)\n\ndef forward(self, x):\n    return self.body(x)",
-         "is the input added"),
-        ("left the body as it was drawn", BODY + "\ndef forward(self, x):\n    return x + 0.1 * self.body(x)", "changes its input before training"),
+         "is it added"),
+        ("left the body as it was drawn", BODY + "\ndef forward(self, x):\n    return x + self.body(x)", "changes its input before training"),
         ("gave the input back", BODY + "\ndef forward(self, x):\n    return x", "it can't learn"),
         ("multiplied the body by zero", BODY + "\ndef forward(self, x):\n    return x + 0 * self.body(x)", "has not moved"),
     ],
