@@ -114,6 +114,14 @@ def test_a_small_transformer_learns_its_few_sentences(tiny):
     assert method.train_accuracy > 0.9 and predicted.shape == (2,)
 
 
+def test_probes_choose_on_development_sentences(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("TLUTILS_CACHE", str(tmp_path))
+    experiments._loaded.cache_clear()
+    rows = experiments.probe_run("bert-mini probe", "sentiment", budgets=(2,), seeds=range(2), dev_seeds=range(1))
+    assert [(r["labels"], r["seed"]) for r in rows] == [(2, 0), (2, 1)] and len({r["C"] for r in rows}) == 1
+    experiments._loaded.cache_clear()
+
+
 def test_rates_are_tried_on_development_draws_first(tiny, monkeypatch):
     monkeypatch.setattr(experiments.datasets, "reviews", small)
     rows = experiments.trained_run("scratch", labels=3, seeds=range(2), dev_seeds=range(1), steps=2)
