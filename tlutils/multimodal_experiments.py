@@ -18,7 +18,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LABELS = (1, 2, 5, 10, 20, 50)
 BEST_OF = 8                  # drawings that CLIP chooses from
 TEMPERATURE = 0.7            # this and the guidance: chosen on DEV_SEEDS, seen pairs only (grid dalle_settings)
-GUIDANCE = 1.0
+GUIDANCE = 2.0
 
 
 @lru_cache(maxsize=None)
@@ -244,7 +244,7 @@ def seen_run(seen_colours: int, seed: int) -> list[dict]:
 
 def clip_seen() -> list[Callable]:
     """How many colours of each shape must a small CLIP see before it names the rest?"""
-    return [partial(seen_run, colours, seed) for seed in SEEDS[:5] for colours in (1, 2, 4, 12)]
+    return [partial(seen_run, colours, seed) for seed in SEEDS[:5] for colours in (2, 12)]
 
 
 # ---------------------------------------------------------------------------- DALL-E
@@ -290,9 +290,9 @@ def dalle_settings() -> list[Callable]:
 
 
 def dalle_temperature() -> list[Callable]:
-    """Fidelity of drawings by temperature, for seen and held-out pairs, by shape, colour and background."""
-    return [partial(settings_run, seed, temperature, GUIDANCE, new) for seed in SEEDS[:5] for temperature in (0.0, 0.4, 0.7, 1.0, 1.3)
-            for new in (False, True)]
+    """Fidelity of drawings by temperature, and with the chosen guidance, for seen and held-out pairs, by shape, colour and background."""
+    settings = [(temperature, 1.0) for temperature in (0.0, 0.4, 0.7, 1.0, 1.3)] + [(TEMPERATURE, GUIDANCE)]
+    return [partial(settings_run, seed, *setting, new) for seed in SEEDS[:5] for setting in settings for new in (False, True)]
 
 
 def ceiling_run(seed: int, n: int = 512) -> list[dict]:
@@ -406,7 +406,7 @@ CODE: dict[str, tuple[str, ...]] = {
     + _code("SEEDS", "clip_seen", "seen_run", "tiny_clip", "pair_prompts"),
     "dalle_settings": _DRAW + _code("dalle_settings", "settings_run", "DEV_SEEDS"),
     "dalle_ceiling": _DRAW + _code("dalle_ceiling", "ceiling_run"),
-    "dalle_temperature": _DRAW + _code("dalle_temperature", "settings_run", "GUIDANCE"),
+    "dalle_temperature": _DRAW + _code("dalle_temperature", "settings_run", "TEMPERATURE", "GUIDANCE"),
     "dalle_rerank": _DRAW + _code("dalle_rerank", "rerank_run", "BEST_OF", "clip", "pair_prompts"),
 }
 _JUDGES, _PAIR = ("resnet-mini-shapes", "resnet-mini-colours"), ("vqvae-mini-drawings", "dalle-mini-drawings")
