@@ -66,7 +66,7 @@ def probe_rates() -> list:
 
 def families() -> list:
     """Linear probes on the four minis, pretrained and random, on ten new shapes: accuracy by labels per class."""
-    return [partial(probe_run, labels, seed, threads=1) for labels in (50, 20, 5) for seed in SEEDS]
+    return [partial(probe_run, labels, seed, threads=1) for labels in (50, 20, 5) for seed in SEEDS[:12]]
 
 
 def probe_run(labels: int, seed: int, task: shapes.Task = shapes.TARGET10, penalty: Callable | None = "chosen",
@@ -96,7 +96,14 @@ def chosen_penalty(method: str, labels: int) -> float:
 
 
 # What `probe_rates` and `tuned_rates` say (a test compares): with 5 and with 50 labels per class; for fine-tuning with 50.
-CHOSEN_PENALTY = {name: (0.1, 1.0) for network in NETWORKS for name in (network, f"{network}, random")}
+CHOSEN_PENALTY = {"resnet-mini": (0.1, 1.0),
+                  "resnet-mini, random": (0.1, 0.1),
+                  "vgg-mini": (0.01, 0.1),
+                  "vgg-mini, random": (10.0, 0.1),
+                  "inception-mini": (10.0, 1.0),
+                  "inception-mini, random": (0.1, 0.1),
+                  "efficientnet-mini": (10.0, 0.1),
+                  "efficientnet-mini, random": (0.01, 0.1)}
 CHOSEN_RATE = {network: 3e-3 for network in NETWORKS}
 TUNED_RATES = (3e-4, 1e-3, 3e-3)      # tried for the fine-tuning of each mini
 TUNED_LABELS = 50
@@ -129,9 +136,9 @@ DEPTHS = (2, 8, 20, 56)               # residual blocks, each of two convolution
 CELLS = ((False, False), (True, False), (False, True), (True, True))      # (skips, batch norm)
 TOWER_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 TOWER_DEPTH = 20
-TOWER_STEPS = 200
+TOWER_STEPS = 150
 # What `tower_rates` says (a test compares): initialisation and learning rate of each cell.
-CHOSEN_TOWER = {"neither": ("he", 1e-3), "skips": ("torch", 1e-3), "batch norm": ("he", 1e-3), "both": ("he", 1e-3)}
+CHOSEN_TOWER = {"neither": ("he", 0.0003), "skips": ("torch", 0.001), "batch norm": ("torch", 0.003), "both": ("he", 0.01)}
 
 
 class Block(nn.Module):
@@ -219,14 +226,14 @@ def tower_rates() -> list:
 
 
 def towers() -> list:
-    """Do towers of 20 blocks train? Accuracy on the source shapes after 200 steps, each with its best settings."""
+    """Do towers of 20 blocks train? Accuracy in naming 16 colours after 150 steps, each with its best settings."""
     return [partial(tower_run, skip, norm, *CHOSEN_TOWER[cell(skip, norm)], seed, threads=1)
             for (skip, norm), seed in product(CELLS, TUNED_SEEDS)]
 
 
 def tower_run(skip: bool, norm: bool, init: str, rate: float, seed: int, depth: int = TOWER_DEPTH, steps: int = TOWER_STEPS,
               threads: int | None = None) -> list[dict]:
-    """One training of a tower (AdamW, 64 scenes a step): a row of method, init, rate, depth, seed, accuracy, loss, diverged.
+    """One training of a tower on 16 colours (AdamW, 32 scenes a step): a row of method, init, rate, depth, seed, accuracy, loss, diverged.
 
     A loss that is no longer finite ends the run: it counts as chance.
     """
@@ -234,10 +241,10 @@ def tower_run(skip: bool, norm: bool, init: str, rate: float, seed: int, depth: 
     net = tower(depth, skip=skip, norm=norm, init=init, seed=seed)
     row = {"method": cell(skip, norm), "init": init, "rate": rate, "depth": depth, "seed": seed}
     try:
-        history = training.fit(net, shapes.SHAPES16.stream, steps=steps, lr=rate, batch_size=64, warmup=steps // 10, seed=seed)
+        history = training.fit(net, shapes.COLOUR16.stream, steps=steps, lr=rate, batch_size=32, warmup=steps // 10, seed=seed)
     except training.NonFiniteLoss:
         return [row | {"accuracy": 1 / 16, "loss": None, "diverged": True}]
-    scores = training.evaluate(net, *shapes.SHAPES16.draw(50, seed=evaluation.TEST_SEED + seed))
+    scores = training.evaluate(net, *shapes.COLOUR16.draw(50, seed=evaluation.TEST_SEED + seed))
     return [row | {"accuracy": scores["accuracy"], "loss": sum(history.losses[-20:]) / 20, "diverged": False}]
 
 
