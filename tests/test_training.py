@@ -2,25 +2,17 @@
 from __future__ import annotations
 
 import functools
-import json
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import data, distance, network, same, stream, weights
+from tiny import data, distance, fitted, network, same, stream, weights
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from tlutils import freezing, optim, training
 
 X, Y = data(64)
-
-
-def fitted(model: nn.Module | None = None, train=(X, Y), **options):
-    """A trained network and its history."""
-    model = network() if model is None else model
-    history = training.fit(model, train, **{"steps": 8, "batch_size": 16, "lr": 0.01, **options})
-    return model, history
 
 
 @pytest.mark.parametrize("train", [(X, Y), ((X * 255).to(torch.uint8), Y), stream, DataLoader(TensorDataset(X, Y), 16)],
@@ -89,37 +81,12 @@ def test_it_is_plain_adamw_on_the_batches_it_says():
     assert history.losses == pytest.approx(losses, rel=1e-5)
 
 
-def test_rows_hold_what_was_measured():
-    _, history = fitted(steps=5, evaluate_every=2, validation=(X, Y), schedule="linear")
-    assert [row["step"] for row in history.rows] == [2, 4, 5]
-    assert [row["lr"] for row in history.rows] == pytest.approx([0.008, 0.004, 0.002])
-    assert history.rows[1]["loss"] == pytest.approx(sum(history.losses[2:4]) / 2)
-    assert history.seconds == sorted(history.seconds) and history.seconds[0] > 0
-    assert set(history.rows[0]) == {"step", "loss", "lr", "validation_loss", "validation_accuracy"}
-
-
 def test_without_evaluate_every_there_is_one_row_at_the_end():
     model, history = fitted(validation=(X, Y))
     scores = training.evaluate(model, X, Y)
     assert len(history.rows) == 1
     assert history.last["validation_accuracy"] == scores["accuracy"]
     assert history.last["validation_loss"] == pytest.approx(scores["loss"])
-
-
-def test_measuring_does_not_change_the_run():
-    a, _ = fitted(network(dropout=0.3))
-    b, _ = fitted(network(dropout=0.3), evaluate_every=1, validation=(X, Y), progress=True)
-    assert same(a, b)
-
-
-def test_history_as_frame_and_json_and_without_time():
-    _, history = fitted(evaluate_every=4)
-    _, again = fitted(evaluate_every=4)
-    assert history == again and history.seconds != again.seconds
-    assert list(history.frame().columns) == ["step", "loss", "lr", "seconds"] and len(history.frame()) == 2
-    copy = training.History.from_json(history.to_json())
-    assert copy == history and copy.seconds == history.seconds and json.loads(history.to_json())["rows"]
-    assert training.History().last == {} and len(training.History().frame()) == 0
 
 
 def test_own_loss_on_other_targets_and_own_scores():
@@ -261,95 +228,6 @@ def test_bf16_is_close_and_keeps_float32_weights():
 def test_compiled_is_the_same_run():
     a, b = fitted(network(dropout=0.3)), fitted(network(dropout=0.3), compile="eager")
     assert distance(a[0], b[0]) < 1e-3
-
-
-def poisoned(position: int):
-    x = X.clone()
-    x[position] = float("nan")
-    return x, Y
-
-
-def test_a_loss_that_is_not_finite_names_step_rate_and_batch_and_leaves_the_weights():
-    model = network(norm=False)
-    before = {}
-
-    class Keep:
-        def on_step(self, state):
-            before[state.step] = weights(state.model)
-
-    with pytest.raises(training.NonFiniteLoss) as caught:
-        fitted(model, poisoned(17), callbacks=[Keep()], schedule="constant")
-    error = caught.value
-    assert isinstance(error, FloatingPointError) and 1 <= error.step <= 4 and error.rates == [0.01]
-    assert 17 in error.indices and len(error.indices) == 16
-    assert f"the loss is nan at step {error.step} (learning rate 0.01; batch: epoch 1, examples " in str(error)
-    if error.step > 1:
-        assert same(model, before[error.step - 1])
-    assert not model.training
-
-
-def test_a_rate_that_is_too_high_is_found_too():
-    with pytest.raises(training.NonFiniteLoss, match="learning rate 1e\\+3[0-9]"):
-        fitted(network(norm=False), lr=1e30, schedule="constant", optimizer="sgd")
-
-
-def test_a_stream_says_how_to_draw_its_batch_again():
-    def bad(generator, n):
-        x, y = stream(generator, n)
-        return x * float("inf"), y
-
-    with pytest.raises(training.NonFiniteLoss, match=r"batches\.generator\(5, 'stream', 0\)") as caught:
-        fitted(train=bad, seed=5)
-    assert caught.value.indices is None
-
-
-def test_a_penalty_that_is_not_finite_is_found():
-    with pytest.raises(training.NonFiniteLoss):
-        fitted(penalty=lambda model: next(model.parameters()).sum() * float("nan"))
-
-
-@pytest.mark.parametrize("window", [2, 5, 100])
-def test_where_losses_are_read_late_the_step_is_still_exact(window, monkeypatch):
-    """As on a GPU, where they are read every CHECK_EVERY steps."""
-    from tlutils import loop
-
-    original = loop.Run._look
-
-    def late(self):
-        if len(self.pending) >= window or self.state.step >= self.state.steps:
-            original(self)
-
-    with pytest.raises(training.NonFiniteLoss) as exact:
-        fitted(network(norm=False), poisoned(17))
-    monkeypatch.setattr(loop.Run, "_look", late)
-    with pytest.raises(training.NonFiniteLoss) as found:
-        fitted(network(norm=False), poisoned(17))
-    assert found.value.step == exact.value.step and found.value.indices == exact.value.indices
-
-
-def test_predict_and_evaluate():
-    model = network(dropout=0.5).train()
-    model[0].stages.low.eval()
-    modes = [part.training for part in model.modules()]
-    with freezing.assert_frozen(model):
-        logits = training.predict(model, X, batch_size=10)
-        scores = training.evaluate(model, X, Y)
-    assert [part.training for part in model.modules()] == modes
-    assert logits.shape == (64, 4) and not logits.requires_grad and not logits.is_inference()
-    torch.testing.assert_close(logits, model.eval()(X).detach())
-    assert scores["accuracy"] == (logits.argmax(1) == Y).float().mean().item()
-    assert scores["loss"] == pytest.approx(F.cross_entropy(logits, Y).item())
-    with pytest.raises(ValueError, match="x is empty"):
-        training.predict(model, X[:0])
-    with pytest.raises(ValueError, match="64 examples, y has 3"):
-        training.evaluate(model, X, Y[:3])
-
-
-def test_an_error_in_predict_restores_the_modes():
-    model = network().train()
-    with pytest.raises(RuntimeError):
-        training.predict(model, torch.rand(2, 7, 8, 8))
-    assert all(part.training for part in model.modules())
 
 
 @pytest.mark.parametrize("wrong, message", [
@@ -532,12 +410,3 @@ def test_the_same_call_on_a_gpu(precision, tmp_path):
 
 def on_any_device(x, generator):
     return x + 0.1 * torch.randn(x.shape, generator=generator).to(x.device)
-
-
-@pytest.mark.gpu
-def test_a_gpu_names_the_exact_step():
-    with pytest.raises(training.NonFiniteLoss) as on_cpu:
-        fitted(network(norm=False), poisoned(17), device="cpu")
-    with pytest.raises(training.NonFiniteLoss) as on_gpu:
-        fitted(network(norm=False), poisoned(17), device="cuda")
-    assert on_gpu.value.step == on_cpu.value.step and on_gpu.value.indices == on_cpu.value.indices

@@ -4,6 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tlutils import training
+
 CLASSES = 4
 
 
@@ -58,3 +60,10 @@ def distance(a: nn.Module | dict, b: nn.Module | dict) -> float:
     """The largest difference between two weights."""
     a, b = (m.state_dict() if isinstance(m, nn.Module) else m for m in (a, b))
     return max((a[name].double() - b[name].double()).abs().max().item() for name in a)
+
+
+def fitted(model: nn.Module | None = None, train=None, **options) -> tuple[nn.Module, training.History]:
+    """A trained network and its history (default: `network()` on `data(64)`, 8 steps of 16 examples)."""
+    model = network() if model is None else model
+    history = training.fit(model, data(64) if train is None else train, **{"steps": 8, "batch_size": 16, "lr": 0.01, **options})
+    return model, history
