@@ -100,6 +100,20 @@ def test_every_figure_has_a_text_alternative(path):
                 assert len(named_in_cell) >= 20, f"no description: {cell.source[:80]}"
 
 
+LESSONS = [path for path in NOTEBOOKS if not is_exercise(path) and path.startswith(("chapters/fundamentals/", "chapters/model_zoo/"))]
+
+
+@pytest.mark.parametrize("path", LESSONS or ["none"])
+def test_every_lesson_has_outputs_that_are_compared(path):
+    """nbval compares the outputs of cells tagged nbval-check-output: those that are alike on every machine."""
+    if path == "none":
+        pytest.skip("no lesson yet")
+    compared = [cell for cell in code_cells(path) if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert len(compared) >= 3, f"{len(compared)} cells are tagged nbval-check-output: tag those that give the same on every machine"
+    for cell in compared:
+        assert cell.outputs, f"tagged, but there is no output to compare: {cell.source[:80]}"
+
+
 @each_notebook
 def test_metadata_is_the_same_in_every_notebook(path):
     metadata = read(path).metadata
