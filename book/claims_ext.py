@@ -53,9 +53,7 @@ def _row(name: str, condition: str, expected: dict, found: dict, page: str) -> s
     if run is None:
         return f"| {condition} | {sign} | not run yet | | |"
     link = os.path.relpath(run["notebook"], Path(page).parent)
-    interval = Interval(run["mean"], run["low"], run["high"], run["n"])
-    narrow = interval.half_width < 0.1       # one digit would show three times the same number
-    measured = f"{interval:{'+.2f' if narrow else '+.1f'}} {unit}"
+    measured = f"{claims.in_words(Interval(run['mean'], run['low'], run['high'], run['n']))} {unit}"
     return f"| {condition} | {sign} | {measured} | {run['n']} | [{Path(link).stem}]({link}) |"
 
 

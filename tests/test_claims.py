@@ -249,3 +249,8 @@ def test_every_claims_lesson_is_a_page_of_the_book(root):
         if "lesson" in entry:
             part = entry["lesson"].split("/")[0]
             assert (root / "chapters" / part).is_dir(), f"{name}: {entry['lesson']}"
+
+
+def test_a_narrow_interval_is_shown_with_two_decimals():
+    assert claims.in_words(Interval(0.31, 0.28, 0.34, 5)) == "+0.31 [+0.28, +0.34]"
+    assert claims.in_words(Interval(12.31, 9.0, 15.0, 5)) == "+12.3 [+9.0, +15.0]"

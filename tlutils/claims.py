@@ -75,6 +75,11 @@ def agrees(sign: str, margin: float, interval: Interval) -> bool:
     return -margin <= interval.low and interval.high <= margin
 
 
+def in_words(interval: Interval) -> str:
+    """Mean and limits with one decimal, or two where one would hide the interval's width."""
+    return f"{interval:{'+.2f' if interval.half_width < 0.1 else '+.1f'}}"
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One claim under one condition, as measured; shown as a box on the page, read back by the ledger page."""
@@ -91,11 +96,12 @@ class Measurement:
         record = {"claim": self.claim, "condition": self.condition, "sign": self.sign, "margin": self.margin,
                   "unit": self.unit, "mean": self.interval.mean, "low": self.interval.low, "high": self.interval.high,
                   "n": self.interval.n}
-        text = f"{self.claim} | {self.condition} | {self.interval:+.1f} {self.unit} ({self.interval.n} runs)"
+        value, limits = in_words(self.interval).removesuffix("]").split(" [")
+        text = f"{self.claim} | {self.condition} | {in_words(self.interval)} {self.unit} ({self.interval.n} runs)"
         page = (f'<div class="claim"><p><strong>Claim under test.</strong> {html.escape(self.statement)} '
                 f'<a href="../claims.html#{self.claim}"><code>{self.claim}</code></a></p>'
-                f"<p>{html.escape(self.condition)}: <strong>{self.interval.mean:+.1f} {html.escape(self.unit)}</strong>, "
-                f"95 % interval {self.interval.low:+.1f} to {self.interval.high:+.1f}, {self.interval.n} runs. "
+                f"<p>{html.escape(self.condition)}: <strong>{value} {html.escape(self.unit)}</strong>, "
+                f"95 % interval {limits.replace(', ', ' to ')}, {self.interval.n} runs. "
                 f"The ledger's verdict: {self.verdict}.</p></div>")
         return {"text/plain": text, "text/html": page, MIME: record}
 
