@@ -150,18 +150,18 @@ def few_labels() -> list[Callable]:
             + _runs("gpt-mini", topic=(20,), sentiment=(20,), reference=(100,)) + _runs("distilbert-mini", topic=(20, 100), sentiment=(20,)))
 
 
-RECIPE_BASE = pretrain_text.TextRecipe("bert-mini", "", masks="static", pairs=True, documents=4000, steps=500, batch_size=32, lr=3e-3,
+RECIPE_BASE = pretrain_text.TextRecipe("bert-mini", "", masks="static", pairs=True, documents=4000, steps=2000, batch_size=32, lr=3e-3,
                                        width=64, layers=2)
 _DYNAMIC = replace(RECIPE_BASE, masks="dynamic")
 _PLAIN = replace(_DYNAMIC, pairs=False)
-_LARGE = replace(_PLAIN, batch_size=64, steps=250)
+_LARGE = replace(_PLAIN, batch_size=64, steps=1000)
 RECIPE_STEPS = {"bert recipe": RECIPE_BASE, "+ dynamic masks": _DYNAMIC, "+ no pairs": _PLAIN, "+ larger batch": _LARGE,
-                "+ longer": replace(_LARGE, steps=1000)}
+                "+ longer": replace(_LARGE, steps=4000)}
 
 
 def recipe() -> list[Callable]:
-    """RoBERTa as a recipe: the same small network, one change after another; masked words held out, and probes at 20 labels."""
-    return [partial(recipe_run, name, seed) for seed in range(200, 206) for name in RECIPE_STEPS]
+    """RoBERTa as a recipe: the same small network, one change after another; masked words held out, and probes at 100 labels."""
+    return [partial(recipe_run, name, seed) for seed in range(200, 205) for name in RECIPE_STEPS]
 
 
 def recipe_run(name: str, seed: int, steps: int | None = None) -> list[dict]:
