@@ -28,7 +28,8 @@ WRONG = {
         ("multiplied the body by zero", BODY + "\ndef forward(self, x):\n    return x + 0 * self.body(x)", "has not moved"),
     ],
     "scaling": [
-        ("rounded the layers down", "width = max(8, 8 * round(channels * 1.1**phi / 8))\nreturn int(layers * 1.2**phi), width, round(pixels * 1.15**phi)",
+        ("rounded the layers down",
+         "width = max(8, 8 * round(channels * 1.1**phi / 8))\nreturn int(layers * 1.2**phi), width, round(pixels * 1.15**phi)",
          "round up to 5"),
         ("left the channels as they came", "return math.ceil(layers * 1.2**phi), round(channels * 1.1**phi), round(pixels * 1.15**phi)",
          "no multiple of 8"),
