@@ -151,5 +151,6 @@ def provenance(frame) -> str:
     """One sentence on where a stored result comes from, for the page."""
     card = frame.attrs["card"]
     versions = ", ".join(f"{k} {v}" for k, v in card["versions"].items() if k in ("torch", "transformers"))
-    return (f"Recorded {card['date']} in {card['seconds'] / 60:.0f} min on {card['hardware']} "
+    took = f"{card['seconds'] / 60:.0f} min" if card["seconds"] >= 90 else f"{card['seconds']:.0f} s"
+    return (f"Recorded {card['date']} in {took} on {card['hardware']} "
             f"({versions}); {card.get('seeds', '?')} draws. Repeat: python -m tlutils.experiments {card['name']}")
