@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import evaluation, finetune, mini_cnns, paths, readers, shapes, training, zoo
-from .methods import Train
 from .metrics import correct
 
 SEEDS = range(100, 120)               # of the probes: cheap, so many
@@ -95,7 +94,7 @@ def chosen_penalty(method: str, labels: int) -> float:
     return CHOSEN_PENALTY[method][0 if labels <= 10 else 1]
 
 
-# What `probe_rates` and `tuned_rates` say (a test compares): with 5 and with 50 labels per class; for fine-tuning with 50.
+# What `probe_rates` says (a test compares): with 5 and with 50 labels per class.
 CHOSEN_PENALTY = {"resnet-mini": (0.1, 1.0),
                   "resnet-mini, random": (0.1, 0.1),
                   "vgg-mini": (0.01, 0.1),
@@ -104,31 +103,6 @@ CHOSEN_PENALTY = {"resnet-mini": (0.1, 1.0),
                   "inception-mini, random": (0.1, 0.1),
                   "efficientnet-mini": (10.0, 0.1),
                   "efficientnet-mini, random": (0.01, 0.1)}
-CHOSEN_RATE = {network: 3e-3 for network in NETWORKS}
-TUNED_RATES = (3e-4, 1e-3, 3e-3)      # tried for the fine-tuning of each mini
-TUNED_LABELS = 50
-TUNED_STEPS = 150
-
-
-def tuned_rates() -> list:
-    """Fine-tuning's learning rate for every mini, tried on the development shapes at 50 labels per class."""
-    return [partial(tuned_run, network, rate, seed, shapes.DEV8, threads=1)
-            for network in NETWORKS for rate in TUNED_RATES for seed in DEV_SEEDS[:2]]
-
-
-def families_tuned() -> list:
-    """Fine-tuning the four minis on ten new shapes, 50 labels per class."""
-    return [partial(tuned_run, network, CHOSEN_RATE[network], seed, threads=1) for network in NETWORKS for seed in TUNED_SEEDS]
-
-
-def tuned_run(network: str, rate: float, seed: int, task: shapes.Task = shapes.TARGET10, labels: int = TUNED_LABELS,
-              steps: int = TUNED_STEPS, threads: int | None = None) -> list[dict]:
-    """One fine-tuning of a pretrained mini: a row of method (the network), labels, seed, rate, accuracy, training loss."""
-    _one_thread(threads)
-    x, y, x_test, y_test = evaluation.world(task)(labels, seed)
-    run = Train("shapes", rate, steps, model=network).run(x, y, seed)
-    return [{"method": network, "labels": labels, "seed": seed, "rate": rate,
-             "accuracy": float(correct(run.predict(x_test), y_test).mean()), "loss": sum(run.history.losses[-20:]) / 20}]
 
 
 # ---------------------------------------------------------------------------- skips, batch norm and depth
@@ -323,14 +297,12 @@ def _sample_folder():
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (source_rates, probe_rates, families, tuned_rates, families_tuned, gradients, tower_rates, towers)}
+LAB: dict = {f.__name__: f for f in (source_rates, probe_rates, families, gradients, tower_rates, towers)}
 REAL: dict = {f.__name__: f for f in (image_speed, imagenet_sample)}
 _HERE = {
     "source_rates": ("source_run", "SOURCE_RATES", "SOURCE_STEPS", "VALIDATION_SEED"),
     "probe_rates": ("probe_rates", "probe_run", "NETWORKS", "PENALTIES", "DEV_SEEDS"),
     "families": ("families", "probe_run", "chosen_penalty", "CHOSEN_PENALTY", "NETWORKS", "SEEDS"),
-    "tuned_rates": ("tuned_rates", "tuned_run", "NETWORKS", "TUNED_RATES", "TUNED_LABELS", "TUNED_STEPS", "DEV_SEEDS"),
-    "families_tuned": ("families_tuned", "tuned_run", "NETWORKS", "CHOSEN_RATE", "TUNED_LABELS", "TUNED_STEPS", "TUNED_SEEDS"),
     "gradients": ("gradients", "gradient_run", "gradient_norms", "SCALE", "tower", "Block", "Standardise", "cell", "DEPTHS", "CELLS", "SEEDS"),
     "tower_rates": ("tower_rates", "tower_run", "tower", "Block", "Standardise", "cell", "CELLS", "TOWER_RATES", "TOWER_DEPTH",
                     "TOWER_STEPS", "DEV_SEEDS"),
@@ -338,12 +310,11 @@ _HERE = {
                "TUNED_SEEDS"),
 }
 _BELOW = {"source_rates": TRAINING, "probe_rates": (*FORWARD, "finetune", "metrics:correct"),
-          "families": (*FORWARD, "finetune", "metrics:correct"), "gradients": ("shapes",),
-          "tuned_rates": (*TRAINING, "methods"), "families_tuned": (*TRAINING, "methods")}
+          "families": (*FORWARD, "finetune", "metrics:correct"), "gradients": ("shapes",)}
 CODE: dict[str, tuple[str, ...]] = {
     name: (*_BELOW.get(name, TRAINING), *(f"image_experiments:{part}" for part in parts)) for name, parts in _HERE.items()}
 WEIGHTS: dict[str, tuple[str, ...]] = {
-    name: tuple(f"{network}-shapes" for network in NETWORKS) for name in ("probe_rates", "families", "tuned_rates", "families_tuned")}
+    name: tuple(f"{network}-shapes" for network in NETWORKS) for name in ("probe_rates", "families")}
 
 
 def provenance(name: str, rows: list[dict]) -> dict:
