@@ -139,3 +139,15 @@ def test_preprocessing_keeps_the_middle_and_the_proportions():
     white = prepare(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8))[0, :, 0, 0]
     expected = [(1 - m) / s for m, s in zip(clip_backbones.MEAN, clip_backbones.STD)]
     torch.testing.assert_close(white, torch.tensor(expected))
+
+
+def test_the_experiment_on_photographs_runs_with_any_clip(clip, monkeypatch):
+    from tlutils import datasets
+    from tlutils import multimodal_experiments as experiments
+
+    pictures, labels = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8), torch.arange(12) % 2
+    photographs = datasets.Dataset("hymenoptera", pictures, labels, pictures, labels, ("ants", "bees"), {})
+    monkeypatch.setattr(datasets, "load", lambda name, size: photographs)
+    rows = experiments.clip_photographs("tiny/clip-of-one-layer", budgets=(1, 2))
+    assert {row["labels"] for row in rows} == {0, 1, 2} and len({row["seed"] for row in rows}) == 3
+    assert all(len(row["correct"]) == 12 and 0 <= row["accuracy"] <= 1 for row in rows)

@@ -21,7 +21,8 @@ def bundle(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "save_bundled", lambda *a, **k: save(*a, **k, folder=tmp_path / "bundle"))
     monkeypatch.setattr(pretrain_multimodal, "POOL", 64)
     for name in ("zero_shot_scores", "token_scores"):
-        monkeypatch.setattr(pretrain_multimodal, name, lambda model, each, full=getattr(pretrain_multimodal, name): full(model, 1))
+        full = getattr(pretrain_multimodal, name)
+        monkeypatch.setattr(pretrain_multimodal, name, lambda model, each, full=full: full(model, 1))
     monkeypatch.setattr(pretrain_multimodal, "drawing_scores", lambda painter, each: {"faithful_seen": 0.0})
     assert find("resnet-mini", "shapes")
     return tmp_path / "bundle"
