@@ -142,7 +142,7 @@ def test_the_rate_is_chosen_without_the_test_items(protocol, dataset, monkeypatc
 def test_rates_are_chosen_once_and_read_back_for_the_other_sets(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "data_dir", lambda: tmp_path / "data")
     with pytest.raises(
-        FileNotFoundError, match="no real result named 'ants_bees'.*python -m tlutils.experiments ants_bees"
+        FileNotFoundError, match="no real result named 'ants_bees' is recorded"
     ):
         real._recorded_rates()
     rows = [

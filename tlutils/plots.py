@@ -22,7 +22,7 @@ METHOD_COLOURS = {
     "probe": "#0b84c6", "fine-tuning": "#009e73", "lp-ft": "#cc79a7", "last-k": "#56b4e9", "gradual": "#8c6bd6",
     "resnet-mini": "#2a78d0", "vgg-mini": "#e0702a", "inception-mini": "#c65fa0", "efficientnet-mini": "#1fa37a",
     "tf-idf": "#af7b04", "bert-mini": "#05996f", "bert-mini probe": "#1080c0", "roberta-mini": "#c8749f", "gpt-mini": "#8766d2",
-    "distilbert-mini": "#a8842e", "MiniLM": "#0b84c6",
+    "distilbert-mini": "#a8842e", "MiniLM": "#0a7fbf",
     "neither": "#999999", "skips": "#3f9bd6", "batch norm": "#c98a1b", "both": "#2fa866",      # towers of image_models
 }
 _CYCLE = ("#0b84c6", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#56b4e9", "#8c6bd6", "#8a8a8a")
