@@ -126,3 +126,7 @@ def test_a_checksum_passes_by_its_first_digits(tmp_path_factory, content, length
     assert paths.check_sha256(file, whole[:length], "it", "remedy") == whole
     with pytest.raises(ValueError, match="remedy"):
         paths.check_sha256(file, "x" + whole, "it", "remedy")
+
+
+def test_a_slip_is_near_and_another_name_is_not():
+    assert paths.near("bert-minni", ["bert-mini", "gpt-mini"]) and not paths.near("bert-base-uncased", ["bert-mini", "distilbert-mini"])

@@ -193,3 +193,9 @@ def test_every_bundled_file_is_described_and_intact():
             loaded = zoo.load(mini, variant)
             assert set(zoo.CARD_KEYS) <= set(loaded.card) and loaded.card["sha256"]
     assert sum(f.stat().st_size for f in bundle.glob("*.safetensors")) < 24e6
+
+
+@pytest.mark.parametrize("slip, meant", [("bert-minni", "bert-mini"), ("gpt2-mini", "gpt-mini"), ("roberta-min", "roberta-mini")])
+def test_a_slip_in_the_name_of_a_text_mini_is_not_looked_for_on_the_hub(slip, meant):
+    with pytest.raises(ValueError, match=f"name='{slip}' is no network of the zoo; did you mean '{meant}'"):
+        zoo.load(slip)

@@ -127,6 +127,11 @@ def check_sha256(path: str | Path, expected: str, what: str, remedy: str) -> str
     return found
 
 
+def near(word: str, known: Iterable[str]) -> bool:
+    """Whether `word` looks like one of the known names with a slip in it."""
+    return bool(difflib.get_close_matches(word, list(known), n=1, cutoff=0.85))
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the nearest known ones, or all of them if none is near."""
     known = list(known)

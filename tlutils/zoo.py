@@ -88,9 +88,13 @@ class Loaded:
         return self.head(self.backbone.stages(self.preprocess(x)))
 
 
+def _minis() -> list[str]:
+    return [*MINIS, *mini_transformers.NETWORKS, *multimodal.NETWORKS]
+
+
 def names() -> list[str]:
     """The networks that `load` knows by name; besides these it takes ids of transformers on the hub."""
-    return [*MINIS, *mini_transformers.NETWORKS, *multimodal.NETWORKS, *torchvision_backbones.NETWORKS, MINILM]
+    return [*_minis(), *torchvision_backbones.NETWORKS, MINILM]
 
 
 def variants(name: str, folder: str | Path | None = None) -> list[str]:
@@ -98,7 +102,7 @@ def variants(name: str, folder: str | Path | None = None) -> list[str]:
 
     Raises ValueError for a name that is no mini: only minis have bundled weights.
     """
-    minis = [*MINIS, *mini_transformers.NETWORKS, *multimodal.NETWORKS]
+    minis = _minis()
     if name not in minis:
         raise ValueError(f"name={name!r} is no network with bundled weights; {paths.did_you_mean(name, minis)}")
     return _variants(name, folder)
@@ -150,7 +154,7 @@ def load(
         elif clip_backbones.is_name(name):
             backbone, preprocess, facts = clip_backbones.load(name, weights, folder)
             tokenizer = backbone.tokenizer
-        elif transformer_backbones.is_name(name):
+        elif transformer_backbones.is_name(name) and not paths.near(name, _minis()):
             backbone, facts = transformer_backbones.load(name, weights, folder)
             preprocess, tokenizer = transformer_backbones.as_texts, backbone.tokenizer
         else:

@@ -7,6 +7,10 @@ WRONG = {
         ("took the accuracy for the budget", "budget = 0.65", "must be one of"),
     ],
     "causal": [
+        ("gave all places before the same weight",
+         "allowed = torch.ones_like(scores).tril()\n"
+         "return allowed / allowed.sum(-1, keepdim=True)",
+         "the plain softmax of its scores"),
         ("forgot the mask", "return scores.softmax(-1)", "looks ahead"),
         ("took the upper triangle",
          "return scores.masked_fill(torch.ones_like(scores).tril(-1).bool(), float('-inf')).softmax(-1)",
@@ -22,6 +26,14 @@ WRONG = {
         ("took the first token", "return hidden[:, 0]", "plain mean of its tokens"),
     ],
     "cover": [
+        ("put one and the same word everywhere",
+         "asked = (tokens >= 5) & (torch.rand(tokens.shape, generator=generator) < 0.15)\n"
+         "kind = torch.rand(tokens.shape, generator=generator)\n"
+         "seen = tokens.clone()\n"
+         "seen[asked & (kind < 0.8)] = MASK\n"
+         "seen[asked & (kind >= 0.9)] = 7\n"
+         "return seen, torch.where(asked, tokens, -100)",
+         "nearly all the same"),
         ("covered every word that is asked for",
          "asked = (tokens >= 5) & (torch.rand(tokens.shape, generator=generator) < 0.15)\n"
          "return torch.where(asked, MASK, tokens), torch.where(asked, tokens, -100)",
@@ -41,4 +53,10 @@ WRONG = {
          "return tokens, labels",
          "work on a copy"),
     ],
+}
+
+RIGHT = {
+    "causal": [("softmax first, then the lower triangle, then to sum one again",
+                "weights = scores.softmax(-1).tril()\n"
+                "return weights / weights.sum(-1, keepdim=True)")],
 }

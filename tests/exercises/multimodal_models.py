@@ -7,6 +7,21 @@ WRONG = {
         ("took the share for the temperature", "warmest = 0.75", "must be one of"),
     ],
     "loss": [
+        ("normalised the columns",
+         "logits = scale * F.normalize(pictures, dim=0) @ F.normalize(captions, dim=0).T\n"
+         "answer = torch.arange(len(logits))\n"
+         "return (F.cross_entropy(logits, answer) + F.cross_entropy(logits.T, answer)) / 2",
+         "bring each row to length one"),
+        ("forgot to halve",
+         "logits = scale * F.normalize(pictures, dim=1) @ F.normalize(captions, dim=1).T\n"
+         "answer = torch.arange(len(logits))\n"
+         "return F.cross_entropy(logits, answer) + F.cross_entropy(logits.T, answer)",
+         "the mean of the two ways"),
+        ("divided by the scale",
+         "logits = F.normalize(pictures, dim=1) @ F.normalize(captions, dim=1).T / (scale + 1)\n"
+         "answer = torch.arange(len(logits))\n"
+         "return (F.cross_entropy(logits, answer) + F.cross_entropy(logits.T, answer)) / 2",
+         "with scale 0 this is a guess"),
         ("asked one way only",
          "logits = scale * F.normalize(pictures, dim=1) @ F.normalize(captions, dim=1).T\n"
          "return F.cross_entropy(logits, torch.arange(len(logits)))",
