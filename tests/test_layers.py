@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tlutils"
 LAYERS = (
     ("paths",),
     ("shapes", "readers", "metrics", "augmentation", "weights", "backbones", "text_words", "checks"),
-    ("sources", "torchvision_backbones", "transformer_backbones", "mini_cnns", "text", "multimodal"),
+    ("text",),
+    ("sources", "torchvision_backbones", "transformer_backbones", "mini_cnns", "multimodal"),
     ("datasets", "mini_transformers", "image_tokens"),
     ("clip_backbones",),
     ("zoo",),

@@ -3,7 +3,7 @@
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import paths
+from .text import check_texts
 
 PREFIXES = ("bert", "roberta", "distilbert", "gpt2", "all-MiniLM")
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -58,19 +59,6 @@ class TextBackbone(nn.Module):
             batch = self.encode(check_texts(texts))
         mask = batch["attention_mask"].unsqueeze(-1)
         return (self.model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1)
-
-
-def check_texts(texts: Iterable[str]) -> list[str]:
-    """The texts as a list. Raises TypeError for one string instead of many, ValueError for none or an empty one (which)."""
-    if isinstance(texts, str):
-        raise TypeError("texts: give a list of sentences, not one string")
-    texts = list(texts)
-    if not texts:
-        raise ValueError("texts is empty: give at least one sentence")
-    for number, text in enumerate(texts):
-        if not text.strip():
-            raise ValueError(f"texts: number {number} is empty; give it at least one word, or leave it out")
-    return texts
 
 
 def as_texts(texts) -> list[str] | Tensor:
