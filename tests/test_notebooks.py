@@ -100,7 +100,7 @@ def test_every_figure_has_a_text_alternative(path):
                 assert len(named_in_cell) >= 20, f"no description: {cell.source[:80]}"
 
 
-LESSONS = [path for path in NOTEBOOKS if not is_exercise(path) and path.startswith(("chapters/fundamentals/", "chapters/model_zoo/"))]
+LESSONS = [path for path in NOTEBOOKS if not is_exercise(path)]
 
 
 @pytest.mark.parametrize("path", LESSONS or ["none"])
