@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tlutils"
 LAYERS = (
     ("paths",),
     ("shapes", "readers", "metrics", "augmentation", "weights", "backbones", "text_words", "checks"),
-    ("text",),
+    ("text", "domains"),
     ("sources", "torchvision_backbones", "transformer_backbones", "mini_cnns", "multimodal"),
     ("datasets", "mini_transformers", "image_tokens"),
     ("clip_backbones",),
@@ -21,13 +21,14 @@ LAYERS = (
     ("text_to_image",),
     ("batches", "checkpoint", "freezing", "history", "optim"),
     ("callbacks", "inference", "processes"),
-    ("features", "loop"),
+    ("features", "loop", "adaptation"),
     ("training",),
     ("finetune",),
-    ("methods", "evaluation", "distillation"),
+    ("methods", "evaluation", "distillation", "fewshot"),
     ("plots", "claims", "report", "explorer"),
-    ("pretrain_text", "pretrain_multimodal", "real_experiments"),
+    ("pretrain_text", "pretrain_multimodal", "real_experiments", "decisions"),
     ("pretrain", "image_experiments", "text_experiments", "sentiment_experiments", "multimodal_experiments"),
+    ("practice_text_experiments", "practice_real_experiments"),
     ("experiments",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
