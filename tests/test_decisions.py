@@ -107,6 +107,16 @@ def test_the_card_has_a_row_for_each_situation(tmp_path):
     assert '<th scope="row">300 images</th>' in shown.page and "300 images: Take new" in shown.text
 
 
+def test_a_page_and_a_place_on_it_are_linked(tmp_path):
+    shown = decisions.card(decisions.load(write(tmp_path, card=[CARD[0] | {"see": "part/page#the-rule"}])))
+    assert 'href="../part/page.html#the-rule"' in shown.page
+
+
+def test_the_runs_are_listed_with_the_command_that_repeats_them(tmp_path):
+    table = decisions.runs(decisions.load(write(tmp_path)))
+    assert table.loc["lab/demo", "repeat with"] == "python -m tlutils.experiments demo"
+
+
 def test_boxes_of_the_picture_do_not_touch(tmp_path):
     deep = {"ask": "First?", "branches": [TREE | {"if": "yes"}, TREE | {"if": "no, and for a long reason that takes several lines"}]}
     shown = decisions.picture(decisions.load(write(tmp_path, tree=deep)).tree, alt="a tree of two questions with four leaves")
@@ -125,6 +135,7 @@ def test_all_our_advice_rests_on_runs_and_pages_that_exist(monkeypatch):
     ours = decisions.load()
     for evidence in ours.evidence.values():
         evidence.sentence()
-        assert list((ROOT / "chapters").glob(f"{evidence.see}.*")), evidence.see
     for advice in (*ours.tree.leaves(), *ours.card):
-        assert list((ROOT / "chapters").glob(f"{advice.see}.*")), advice.see
+        assert advice.because
+    for see in {e.see for e in ours.evidence.values()} | {a.see for a in (*ours.tree.leaves(), *ours.card)}:
+        assert list((ROOT / "chapters").glob(f"{see.partition('#')[0]}.*")), see

@@ -25,7 +25,8 @@ class Evidence:
 
     run: "lab/NAME" or "real/NAME". a, b: column -> value, which rows stand on each side (b may be empty: the value of a
     alone). where: what both sides share. pair: the columns that make two rows a pair. sign and margin: as in the claims
-    ledger. says: a sentence about it with {effect} where the number belongs. see: the page that shows it.
+    ledger. says: a sentence about it with {effect} where the number belongs. see: the page that shows it ("part/lesson" or
+    "part/lesson#place").
     """
     name: str
     run: str
@@ -163,7 +164,8 @@ def load(path: str | Path | None = None) -> Decisions:
 
 # ---------------------------------------------------------------------------- shown on a page
 def _page(see: str, root: str) -> str:
-    return f"{root}{see}.html"
+    name, hash_, place = see.partition("#")
+    return f"{root}{name}.html{hash_}{place}"
 
 
 class Shown:
@@ -174,6 +176,18 @@ class Shown:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {"text/plain": self.text, "text/html": self.page}
+
+
+def runs(decisions: Decisions):
+    """The stored results behind the advice: a DataFrame of run, what was recorded when, and the command that repeats it."""
+    import pandas as pd
+
+    rows = []
+    for name in sorted({evidence.run for evidence in decisions.evidence.values()}):
+        recorded = report.load(*name.split("/")).attrs["card"]
+        rows.append({"run": name, "recorded": recorded["date"], "minutes": round(recorded["seconds"] / 60, 1),
+                     "repeat with": f"python -m tlutils.experiments {recorded['name']}"})
+    return pd.DataFrame(rows).set_index("run")
 
 
 def outline(tree: Node, *, root: str = "../") -> Shown:
