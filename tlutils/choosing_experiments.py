@@ -1,0 +1,190 @@
+"""The stored experiments of `choosing_a_base_model`: ten pretrained networks on six tasks, fine-tuned, probed and scored.
+
+Lab: learning rates of each family, the truth (every network fine-tuned and probed on every task), the scores that are to
+predict it. Rates and `recommend` were made with the development tasks; what is reported comes from the held-out ones.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import augmentation, datasets, evaluation, finetune, shapes, training, zoo
+from .image_experiments import TRAINING
+from .methods import Pixels, Probe, Train
+from .metrics import correct
+
+SEEDS = range(100, 105)
+BUDGETS = (50, 5)                     # labels per class
+STEPS = 100                           # of fine-tuning
+SCRATCH_STEPS = {5: 200, 50: 500}
+TEST_PER_CLASS = 60
+BASES = (*(f"resnet-mini-{variant}" for variant in ("shapes", "colours", "bits1", "bits2", "bits3", "half", "noise")),
+         "vgg-mini-shapes", "inception-mini-shapes", "efficientnet-mini-shapes")
+FAMILIES = ("resnet-mini", "vgg-mini", "inception-mini", "efficientnet-mini")
+AUGMENT = augmentation.affine()       # no change of colour: it is what some of the tasks ask for
+
+
+@dataclass(frozen=True)
+class Textures(shapes.Task):
+    """Name the texture (solid, striped, chequered, dotted), whatever the shape and the colour."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The four textures."""
+        return shapes.TEXTURES
+
+    def scenes(self, labels: Tensor, *, generator: torch.Generator) -> shapes.Scenes:
+        """Scenes of the given textures; labels: (N,) int64, 0 to 3."""
+        shape = torch.tensor([shapes.SHAPES.index(name) for name in self.shapes])
+        found = shapes.sample(shape[torch.randint(0, len(shape), labels.shape, generator=generator)],
+                              torch.randint(0, len(shapes.COLOURS), labels.shape, generator=generator), generator=generator)
+        found.texture = labels
+        return found
+
+
+def _world(task: shapes.Task, **shift) -> Callable:
+    return evaluation.world(task, test_per_class=TEST_PER_CLASS, **shift)
+
+
+def _digits(labels: int, seed: int):
+    return evaluation.pool(datasets.digits())(labels, seed)
+
+
+def _named(kind: str, members: tuple[str, ...], *, shape_groups: int = 1, colour_groups: int = 1) -> shapes.Task:
+    return shapes.Task(kind, members, shape_groups, colour_groups)
+
+
+# Held out: nothing was chosen on them.
+TASKS: dict[str, Callable] = {
+    "new shapes": _world(shapes.TARGET10),
+    "sketches": _world(shapes.TARGET10, shift_kind="sketch", strength=0.8),
+    "colours": _world(_named("16 colours", shapes.TARGET_SHAPES, colour_groups=16)),
+    "shape and colour": _world(_named("5 pairs of shapes x 2 halves of the colours", shapes.TARGET_SHAPES, shape_groups=5, colour_groups=2)),
+    "textures": _world(Textures("4 textures", shapes.TARGET_SHAPES, 1)),
+    "digits": _digits,
+}
+# For choosing rates and for making `recommend`: other shapes, other seeds, other questions.
+DEV_TASKS: dict[str, Callable] = {
+    "dev shapes": _world(shapes.DEV8),
+    "dev blurred": _world(shapes.DEV8, shift_kind="blur", strength=0.6),
+    "dev colours": _world(_named("4 groups of colours", shapes.DEV_SHAPES, colour_groups=4)),
+}
+DEV_SEEDS = range(0, 2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+RATE_TASKS = ("dev shapes", "dev colours")
+
+
+def load(base: str, seed: int = 0):
+    """A network of BASES by the name of its weights; "resnet-mini-random" for one that was never trained."""
+    model, variant = base.rsplit("-", 1)
+    return zoo.load(model, None if variant == "random" else variant, seed=seed)
+
+
+def penalty(labels: int) -> float:
+    """C of every probe for so many labels per class: what `rates` found on the development shapes."""
+    return 0.1 if labels <= 10 else 1.0
+
+
+# What `choose_rates` says (a test compares): the fine-tuning rate of each family with 5 and with 50 labels per class.
+CHOSEN_RATES = {"resnet-mini": (1e-3, 1e-2), "vgg-mini": (1e-3, 1e-3), "inception-mini": (1e-3, 3e-3), "efficientnet-mini": (1e-3, 3e-3)}
+SCRATCH_RATE = 0.03                   # `rates`: the best for both budgets
+
+
+def rate(base: str, labels: int) -> float:
+    """The fine-tuning rate of a base model's family, for few (up to 10) or more labels per class."""
+    return CHOSEN_RATES[base.rsplit("-", 1)[0]][0 if labels <= 10 else 1]
+
+
+# ---------------------------------------------------------------------------- the grids
+def choose_rates() -> list:
+    """Fine-tuning rates of the four families, tried on two development tasks."""
+    return [partial(rate_run, model, labels, task, threads=1) for labels in BUDGETS for model in FAMILIES for task in RATE_TASKS]
+
+
+def rate_run(model: str, labels: int, task: str, seed: int = 0, rates=RATES, threads: int | None = None) -> list[dict]:
+    """One family fine-tuned at every rate on one draw: rows of method (the rate), model, task, labels, seed, accuracy."""
+    _one_thread(threads)
+    x, y, x_test, y_test = DEV_TASKS[task](labels, seed)
+    rows = []
+    for one in rates:
+        found = tuned(f"{model}-shapes", one)(x, y, x_test, seed)
+        rows.append({"method": f"{one:g}", "model": model, "task": task, "labels": labels, "seed": seed,
+                     "accuracy": float(correct(found, y_test).mean())})
+    return rows
+
+
+def tuned(base: str, lr: float) -> Train:
+    """Fine-tuning of all layers from a base model."""
+    model, variant = base.rsplit("-", 1)
+    return Train(variant, lr, STEPS, model=model, augment=AUGMENT)
+
+
+def choose_truth() -> list:
+    """Ten base models fine-tuned and probed on six held-out tasks, beside scratch, a random network and pixels."""
+    return [partial(truth_run, task, labels, seed, threads=1) for seed in SEEDS for labels in BUDGETS for task in TASKS]
+
+
+def choose_dev() -> list:
+    """The same on three development tasks: what `recommend` was made with."""
+    return [partial(truth_run, task, labels, seed, threads=1) for seed in DEV_SEEDS for labels in BUDGETS for task in DEV_TASKS]
+
+
+def truth_run(task: str, labels: int, seed: int, bases=BASES, threads: int | None = None) -> list[dict]:
+    """Every base model, fine-tuned and probed, on one draw: rows of method, strategy, base, task, labels, seed, accuracy, seconds.
+
+    seconds: processor time of learning and predicting. Trained networks have their accuracy on what they learned from.
+    """
+    _one_thread(threads)
+    draw = (TASKS | DEV_TASKS)[task](labels, seed)
+    options = {("fine-tune", base): tuned(base, rate(base, labels)) for base in bases}
+    model = {base: base.rsplit("-", 1) for base in bases}
+    options |= {("probe", base): Probe(variant, model=name, C=penalty(labels)) for base, (name, variant) in model.items()}
+    if bases is BASES:
+        options[("scratch", "resnet-mini")] = Train(None, SCRATCH_RATE, SCRATCH_STEPS[labels], augment=AUGMENT)
+        options[("probe", "resnet-mini-random")] = Probe(None, C=penalty(labels))
+        options[("pixels", "")] = Pixels(10.0)
+    return [{"method": f"{strategy} {base}".strip(), "strategy": strategy, "base": base, "task": task, "labels": labels, "seed": seed}
+            | _judged(method, *draw, seed) for (strategy, base), method in options.items()]
+
+
+def _judged(method, x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: int) -> dict:
+    started = time.process_time()
+    if not isinstance(method, Train):
+        found, learned = method(x, y, x_test, seed), None
+        seconds = time.process_time() - started
+    else:
+        run = method.run(x, y, seed)
+        found = run.predict(x_test).numpy()
+        seconds = time.process_time() - started
+        learned = float(correct(run.predict(x).numpy(), np.asarray(y)).mean())
+    return {"accuracy": float(correct(found, np.asarray(y_test)).mean()), "seconds": seconds, "learned": learned}
+
+
+def _one_thread(threads: int | None) -> None:
+    if threads:
+        torch.set_num_threads(threads)
+
+
+# ---------------------------------------------------------------------------- what the command finds
+LAB: dict = {f.__name__: f for f in (choose_rates, choose_truth, choose_dev)}
+REAL: dict = {}
+_SHARED = ("Textures", "_world", "_named", "_digits", "TASKS", "DEV_TASKS", "TEST_PER_CLASS", "STEPS", "AUGMENT", "tuned", "BUDGETS")
+_TRUTH = (*_SHARED, "truth_run", "_judged", "BASES", "SCRATCH_STEPS", "SCRATCH_RATE", "CHOSEN_RATES", "rate", "penalty")
+_HERE = {"choose_rates": (*_SHARED, "choose_rates", "rate_run", "FAMILIES", "RATES", "RATE_TASKS"),
+         "choose_truth": (*_TRUTH, "choose_truth", "SEEDS"),
+         "choose_dev": (*_TRUTH, "choose_dev", "DEV_SEEDS")}
+_BELOW = (*TRAINING, "methods", "evaluation:pool", "datasets:digits")
+CODE: dict[str, tuple[str, ...]] = {name: (*_BELOW, *(f"choosing_experiments:{part}" for part in parts)) for name, parts in _HERE.items()}
+WEIGHTS: dict[str, tuple[str, ...]] = {name: BASES for name in ("choose_truth", "choose_dev")}
+WEIGHTS["choose_rates"] = tuple(f"{family}-shapes" for family in FAMILIES)
+
+
+def provenance(name: str, rows: list[dict]) -> dict:
+    """sha256 of the data sets and weights behind a real experiment, for its card."""
+    return {}
