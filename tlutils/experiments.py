@@ -27,6 +27,7 @@ from . import (
     finetune,
     freezing,
     image_experiments,
+    limited_experiments,
     multimodal_experiments,
     optimisation_experiments,
     paths,
@@ -265,7 +266,7 @@ def _trained_on(task: shapes.Task, seed: int, steps: int):
 
 # The experiments of the other parts stand in modules of their own. Each has LAB and REAL (name -> function), CODE and
 # WEIGHTS (what decides a grid's results: parts for `report.code_hash`, bundled weights) and `provenance(name, rows)`.
-PARTS = (image_experiments, text_experiments, sentiment_experiments, multimodal_experiments, practice_real_experiments, practice_text_experiments, choosing_experiments, optimisation_experiments)
+PARTS = (image_experiments, text_experiments, sentiment_experiments, multimodal_experiments, practice_real_experiments, practice_text_experiments, choosing_experiments, optimisation_experiments, limited_experiments)
 FUNDAMENTALS = {f.__name__: f for f in (rates, why_transfer, patient, patient_tuning, speed, digits, phase, plenty, parity, layers,
                                           own_layers)}
 LAB = FUNDAMENTALS | {name: grid for part in PARTS for name, grid in part.LAB.items()}

@@ -1,0 +1,375 @@
+"""The stored experiments of `limited_data`: what a few labels can be stretched to.
+
+Augmentation (all of it, one kind at a time, a mirror that destroys the label), weight decay and dropout, mixed pairs,
+pseudo-labels. Trained runs are paired with those of `why_transfer`: same draws, same heads, same steps.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import augmentation, evaluation, finetune, metrics, mixing, semi, shapes, training, views, zoo
+from .methods import AUGMENT, scratch_steps
+
+TUNED_SEEDS = range(100, 105)         # of what is trained, as in why_transfer
+SEEDS = range(100, 120)               # of what rests on frozen features
+DEV_SEEDS = range(0, 3)
+FINETUNE_STEPS = 300                  # as in why_transfer
+FEW, MANY = 0, 1                      # settings for up to 10 labels per class, and for more
+
+
+# ---------------------------------------------------------------------------- a learner with all the knobs
+@dataclass(frozen=True)
+class Learner:
+    """A network trained on the labels, with the knobs of this lesson; called as `learner(x, y, seed)`, gives a `finetune.Run`.
+
+    weights=None is training from scratch. With the defaults it computes what `methods.Train` does. dropout: share of the
+    features set to zero before the head. mix: "mixup" or "cutmix", after the augmentation, with `alpha`.
+    """
+    weights: str | None
+    lr: float
+    steps: object = FINETUNE_STEPS
+    augment: Callable | None = field(default=AUGMENT, repr=False)
+    weight_decay: float = 0.05
+    dropout: float = 0.0
+    mix: str | None = None
+    alpha: float = 0.4
+    batch_size: int = 64
+
+    def __call__(self, x: Tensor, y: Tensor, seed: int) -> finetune.Run:
+        finetune.check_labelled(x, y)
+        classes = int(y.max()) + 1
+        steps = self.steps(len(y) // classes) if callable(self.steps) else self.steps
+        model = finetune.Classifier(zoo.load("resnet-mini", self.weights, seed=seed), classes, seed=seed)
+        if self.dropout:
+            model.head = nn.Sequential(nn.Dropout(self.dropout), model.head)
+        data, augment = (x, y), self.augment
+        if self.mix:
+            data, augment = mixing.stream(x, y, kind=self.mix, alpha=self.alpha, augment=self.augment), None
+        history = training.fit(model, data, steps=steps, lr=self.lr, weight_decay=self.weight_decay, warmup=steps // 10,
+                               batch_size=self.batch_size, augment=augment, seed=seed)
+        return finetune.Run(model, history)
+
+
+# Chosen on the development shapes for (few, many) labels: with augmentation by `rates`, without by `limited_rates` (tests compare).
+RATE = {"scratch": (0.03, 0.03), "fine-tuning": (3e-4, 3e-3)}
+PLAIN_RATE = {"scratch": (0.03, 0.03), "fine-tuning": (1e-3, 3e-3)}
+PLAIN_CANDIDATES = {"scratch": (0.01, 0.03, 0.1), "fine-tuning": (3e-4, 1e-3, 3e-3, 1e-2)}
+START = {"scratch": (None, scratch_steps), "fine-tuning": ("shapes", FINETUNE_STEPS)}
+
+
+def learner(name: str, labels: int, **more) -> Learner:
+    """"scratch" or "fine-tuning" at its chosen rate for so many labels per class (the plain one where augment=None and no mix)."""
+    rates = PLAIN_RATE if more.get("augment", AUGMENT) is None and not more.get("mix") else RATE
+    weights, steps = START[name]
+    return Learner(**{"weights": weights, "lr": rates[name][FEW if labels <= 10 else MANY], "steps": steps} | more)
+
+
+def learn_run(method: str, learned: Learner, task: shapes.Task, labels: int, seed: int, columns: dict, threads: int | None = None) -> list[dict]:
+    """One training: a row of method, labels, seed, accuracy, train_accuracy, loss (mean of the last 20 steps) and the columns."""
+    if threads:
+        torch.set_num_threads(threads)
+    x, y, x_test, y_test = evaluation.world(task)(labels, seed)
+    found = learned(x, y, seed)
+    row = {"method": method, "labels": labels, "seed": seed, "accuracy": metrics.accuracy(found.predict(x_test), y_test),
+           "train_accuracy": metrics.accuracy(found.predict(x), y), "loss": float(np.mean(found.history.losses[-20:]))}
+    return [row | columns]
+
+
+def _jobs(learners: dict[str, Learner], budgets, task=shapes.TARGET10, seeds=TUNED_SEEDS, **columns) -> list:
+    return [partial(learn_run, method, made(labels), task, labels, seed, columns, threads=1)
+            for labels in sorted(budgets, reverse=True) for seed in seeds for method, made in learners.items()]
+
+
+# ---------------------------------------------------------------------------- augmentation
+def noise(strength: float = 0.15) -> augmentation.Augmentation:
+    """Gaussian noise on every pixel, its size drawn per picture from 0 to `strength`."""
+    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+        size = strength * torch.rand(len(images), 1, 1, 1, generator=generator)
+        return (images + (size * torch.randn(images.shape, generator=generator)).to(images.device)).clamp(0, 1)
+    return augment
+
+
+STILL = {"rotate": 0.0, "scale": 0.0, "translate": 0.0}
+KINDS = {"flip": augmentation.affine(**STILL, flip=True), "rotate": augmentation.affine(**STILL | {"rotate": 30.0}),
+         "scale": augmentation.affine(**STILL | {"scale": 0.25}), "shift": augmentation.affine(**STILL | {"translate": 0.12}),
+         "colour": augmentation.colour(), "noise": noise()}
+FLIPPED = augmentation.compose(augmentation.affine(flip=True), augmentation.colour())
+
+
+def limited_rates() -> list:
+    """Learning rates without augmentation, tried on the development shapes."""
+    return [job for name, rates in PLAIN_CANDIDATES.items() for rate in rates
+            for job in _jobs({f"{rate:g}": lambda labels, name=name, rate=rate: learner(name, labels, augment=None, lr=rate)},
+                             (5, 50), shapes.DEV8, DEV_SEEDS, contestant=name)]
+
+
+def limited_plain() -> list:
+    """Accuracy by labels per class without augmentation: scratch and fine-tuning at their own rates."""
+    def plain(name):
+        return {f"{name}, no augmentation": lambda labels: learner(name, labels, augment=None)}
+    return _jobs(plain("scratch"), (5, 20, 50, 200)) + _jobs(plain("fine-tuning"), (1, 5, 20, 50, 200))
+
+
+def limited_kinds() -> list:
+    """One kind of augmentation at a time: fine-tuning with 5 labels per class."""
+    return _jobs({kind: lambda labels, one=one: learner("fine-tuning", labels, augment=one) for kind, one in KINDS.items()}, [5])
+
+
+def limited_kinds_scratch() -> list:
+    """One kind of augmentation at a time: scratch with 50 labels per class."""
+    return _jobs({kind: lambda labels, one=one: learner("scratch", labels, augment=one) for kind, one in KINDS.items()}, [50])
+
+
+@dataclass(frozen=True)
+class Mirrored(shapes.Task):
+    """Every shape twice, as it is and in the mirror: 2 x shapes classes, label = 2 x shape + (1 if mirrored)."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """"... right" and "... left" for each shape."""
+        return tuple(f"{shape} {side}" for shape in self.shapes for side in ("right", "left"))
+
+    def scenes(self, labels: Tensor, *, generator: torch.Generator) -> shapes.Scenes:
+        """Scenes of the shapes, not yet mirrored."""
+        return super().scenes(labels // 2, generator=generator)
+
+    def draw(self, per_class: int, **options) -> tuple[Tensor, Tensor]:
+        """As `shapes.Task.draw`, the odd labels mirrored left to right."""
+        return self._mirrored(*super().draw(per_class, **options))
+
+    def stream(self, generator: torch.Generator, n: int, device="cpu") -> tuple[Tensor, Tensor]:
+        """As `shapes.Task.stream`, the odd labels mirrored left to right."""
+        return self._mirrored(*super().stream(generator, n, device))
+
+    @staticmethod
+    def _mirrored(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.where((labels % 2 == 1)[:, None, None, None], images.flip(3), images), labels
+
+
+# Shapes that point to the right, however they are turned within 75 degrees: scenes turn them by 45, augmentation by 30 more.
+SIGNS = Mirrored("which shape, and which way does it point?", ("chevron", "comb", "cee", "flag"), 4)
+FLIPS = {"no augmentation": None, "augmentation": AUGMENT, "augmentation with flip": FLIPPED}
+
+
+def limited_flip() -> list:
+    """Fine-tuning on shapes whose mirror image is another class: no augmentation, augmentation, augmentation with flips."""
+    return [partial(flip_run, name, labels, seed, threads=1) for labels in (50, 5) for seed in TUNED_SEEDS for name in FLIPS]
+
+
+def flip_run(name: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
+    """One of FLIPS on SIGNS: a row of method, labels, seed, accuracy and `shape` (share whose shape is right, whatever the side)."""
+    if threads:
+        torch.set_num_threads(threads)
+    x, y, x_test, y_test = evaluation.world(SIGNS)(labels, seed)
+    predicted = learner("fine-tuning", labels, augment=FLIPS[name])(x, y, seed).predict(x_test)
+    return [{"method": name, "labels": labels, "seed": seed, "accuracy": metrics.accuracy(predicted, y_test),
+             "shape": metrics.accuracy(predicted // 2, y_test // 2)}]
+
+
+# ---------------------------------------------------------------------------- frozen features
+VIEWS = (0, 4, 16)                    # augmented versions of each picture, beside the picture itself
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+# What `limited_view_rates` says: C for (few, many) labels, by views.
+VIEW_C = {0: (0.1, 1.0), 4: (0.1, 1.0), 16: (0.1, 1.0)}
+
+
+def backbone(weights: str = "shapes") -> finetune.Features:
+    """resnet-mini without its head, frozen features of pictures in [0, 1]."""
+    return finetune.Features(zoo.load("resnet-mini", weights))
+
+
+def view_run(labels: int, seed: int, task: shapes.Task = shapes.TARGET10, chosen: bool = True, threads: int | None = None) -> list[dict]:
+    """Probes on 0, 4 and 16 cached views of each picture: rows of method, views, labels, seed, C, accuracy.
+
+    chosen: take C from VIEW_C; else try all of PENALTIES.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    x, y, x_test, y_test = evaluation.world(task)(labels, seed)
+    test, rows = training.predict(backbone(), x_test).numpy(), []
+    cached = views.extract_views(zoo.load("resnet-mini", "shapes"), x, 1 + max(VIEWS), augment=AUGMENT, seed=seed)
+    for count in VIEWS:
+        for C in (VIEW_C[count][FEW if labels <= 10 else MANY],) if chosen else PENALTIES:
+            predicted = finetune.linear_probe(cached[:count + 1].flatten(0, 1), y.repeat(count + 1), C=C).predict(test)
+            rows.append({"method": f"probe, {count} views", "views": count, "labels": labels, "seed": seed, "C": C,
+                         "accuracy": metrics.accuracy(predicted, y_test)})
+    return rows
+
+
+def limited_view_rates() -> list:
+    """The probe's penalty with cached views, tried on the development shapes."""
+    return [partial(view_run, labels, seed, shapes.DEV8, False, threads=1) for labels in (50, 5) for seed in DEV_SEEDS]
+
+
+def limited_views() -> list:
+    """A probe on augmented views of each picture, computed once: accuracy by labels per class and views."""
+    return [partial(view_run, labels, seed, threads=1) for labels in (50, 20, 5, 1) for seed in SEEDS]
+
+
+HEAD_RATE = 1e-2
+HEAD_STEPS = 300
+STRENGTHS = {"none": (0.0, 0.0), "decay 0.05": (0.05, 0.0), "decay 0.5": (0.5, 0.0), "decay 5": (5.0, 0.0),
+             "dropout 0.2": (0.05, 0.2), "dropout 0.5": (0.05, 0.5), "dropout 0.8": (0.05, 0.8)}
+
+
+def limited_heads() -> list:
+    """Weight decay and dropout on frozen features: a linear head trained with several strengths of each."""
+    return [partial(head_run, labels, seed, threads=1) for labels in (50, 5) for seed in SEEDS]
+
+
+def head_run(labels: int, seed: int, threads: int | None = None) -> list[dict]:
+    """Linear heads on standardised frozen features of one draw: rows of method (the strength), labels, seed, accuracy, train_accuracy."""
+    if threads:
+        torch.set_num_threads(threads)
+    x, y, x_test, y_test = evaluation.world(shapes.TARGET10)(labels, seed)
+    train, test = (training.predict(backbone(), part) for part in (x, x_test))
+    mean, spread = train.mean(0), train.std(0) + 1e-6
+    train, test = (train - mean) / spread, (test - mean) / spread
+    rows = []
+    for name, (decay, dropout) in STRENGTHS.items():
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            head = nn.Sequential(nn.Dropout(dropout), nn.Linear(train.shape[1], 10))
+        training.fit(head, (train, y), steps=HEAD_STEPS, lr=HEAD_RATE, weight_decay=decay, warmup=HEAD_STEPS // 10, batch_size=64, seed=seed)
+        rows.append({"method": name, "labels": labels, "seed": seed, "accuracy": training.evaluate(head, test, y_test)["accuracy"],
+                     "train_accuracy": training.evaluate(head, train, y)["accuracy"]})
+    return rows
+
+
+# ---------------------------------------------------------------------------- decay, dropout and mixing on trained networks
+def limited_decay() -> list:
+    """Weight decay and dropout in fine-tuning with 5 and 50 labels per class (a decay of 0.05 stands in why_transfer)."""
+    knobs = {"none": {"weight_decay": 0.0}, "decay 0.5": {"weight_decay": 0.5}, "decay 5": {"weight_decay": 5.0},
+             "dropout 0.2": {"dropout": 0.2}, "dropout 0.5": {"dropout": 0.5}}
+    return _jobs({name: lambda labels, knob=knob: learner("fine-tuning", labels, **knob) for name, knob in knobs.items()}, (5, 50))
+
+
+def limited_decay_scratch() -> list:
+    """Weight decay and dropout in training from scratch with 50 labels per class (a decay of 0.05 stands in why_transfer)."""
+    knobs = {"none": {"weight_decay": 0.0}, "decay 0.5": {"weight_decay": 0.5}, "dropout 0.5": {"dropout": 0.5}}
+    return _jobs({name: lambda labels, knob=knob: learner("scratch", labels, **knob) for name, knob in knobs.items()}, [50])
+
+
+MIXED = {"mixup": {"mix": "mixup", "alpha": 0.4}, "cutmix": {"mix": "cutmix", "alpha": 1.0}}
+
+
+def limited_mix() -> list:
+    """Mixup and CutMix on top of augmentation, in fine-tuning with 5 and 50 labels per class."""
+    return _jobs({name: lambda labels, knob=knob: learner("fine-tuning", labels, **knob) for name, knob in MIXED.items()}, (5, 50))
+
+
+def limited_mix_scratch() -> list:
+    """Mixup and CutMix on top of augmentation, in training from scratch with 50 labels per class."""
+    return _jobs({name: lambda labels, knob=knob: learner("scratch", labels, **knob) for name, knob in MIXED.items()}, [50])
+
+
+# ---------------------------------------------------------------------------- pseudo-labels
+UNLABELLED = 100                      # pictures of each class without labels
+UNLABELLED_SEED = 2_000_000           # seed s draws them from this + s
+THRESHOLDS = (0.1, 0.5, 0.8, 0.95)                  # 0.1 takes all ten classes' pictures
+C_FEW = 0.1                           # the probe's penalty, as chosen in why_transfer
+C_MANY = 1.0
+
+
+def unlabelled(seed: int, task: shapes.Task = shapes.TARGET10) -> tuple[Tensor, Tensor]:
+    """1,000 pictures and their labels, which only a judge may use."""
+    return task.draw(UNLABELLED, seed=UNLABELLED_SEED + seed)
+
+
+def limited_pseudo() -> list:
+    """Pseudo-labels on frozen features: two sources, 1 to 20 labels per class, four thresholds."""
+    return [partial(pseudo_run, source, labels, seed, threads=1) for source in ("shapes", "bits2") for labels in (20, 5, 1) for seed in SEEDS]
+
+
+def pseudo_run(source: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
+    """One draw: rows of method, source, labels, threshold, seed, accuracy, taken and pure (share of the taken that is right).
+
+    method: "labels only", "pseudo 0.5" and so on, and "true labels" for the same 1,000 pictures with all their labels.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    x, y, x_test, y_test = evaluation.world(shapes.TARGET10)(labels, seed)
+    more, truth = unlabelled(seed)
+    few, many, test = (training.predict(backbone(source), part).numpy() for part in (x, more, x_test))
+    y, truth, common = y.numpy(), truth.numpy(), {"source": source, "labels": labels, "seed": seed}
+    C = C_FEW if labels <= 10 else C_MANY
+    rows = []
+    for threshold in THRESHOLDS:
+        first, second = semi.self_training(few, y, many, threshold=threshold, C=C, C_more=C_MANY)
+        pure = float((truth[second.rows] == second.labels).mean()) if len(second.rows) else None
+        rows.append({"method": f"pseudo {threshold:g}", **common, "threshold": threshold, "taken": len(second.rows), "pure": pure,
+                     "accuracy": metrics.accuracy(second.probe.predict(test), y_test)})
+    best = finetune.linear_probe(np.concatenate([few, many]), np.concatenate([y, truth]), C=C_MANY)
+    return [{"method": "labels only", **common, "accuracy": metrics.accuracy(first.probe.predict(test), y_test)}, *rows,
+            {"method": "true labels", **common, "accuracy": metrics.accuracy(best.predict(test), y_test)}]
+
+
+def limited_pseudo_tuning() -> list:
+    """The probe names 1,000 pictures, then all layers are fine-tuned on them: two sources, 1 to 20 labels per class."""
+    return [partial(pseudo_tuning_run, source, labels, seed, threads=1)
+            for source, labels in (("shapes", 20), ("shapes", 5), ("shapes", 1), ("bits2", 5)) for seed in TUNED_SEEDS]
+
+
+def pseudo_tuning_run(source: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
+    """One draw: the probe, fine-tuning on its pseudo-labels (all of them; the confident half), rows as `pseudo_run`'s."""
+    if threads:
+        torch.set_num_threads(threads)
+    x, y, x_test, y_test = evaluation.world(shapes.TARGET10)(labels, seed)
+    more, truth = unlabelled(seed)
+    few, many, test = (training.predict(backbone(source), part).numpy() for part in (x, more, x_test))
+    probe = finetune.linear_probe(few, y, C=C_FEW if labels <= 10 else C_MANY)
+    common = {"source": source, "labels": labels, "seed": seed}
+    rows = [{"method": "probe", **common, "accuracy": metrics.accuracy(probe.predict(test), y_test)}]
+    sure = probe.predict_proba(many)
+    for method, threshold in (("all pseudo-labels", 0.1), ("confident half", float(np.median(sure.max(1))))):
+        taken, named = semi.confident(sure, threshold)
+        learned = learner("fine-tuning", 100, weights=source)
+        found = learned(torch.cat([x, more[taken]]), torch.cat([y, torch.as_tensor(named)]), seed)
+        rows.append({"method": method, **common, "accuracy": metrics.accuracy(found.predict(x_test), y_test), "taken": len(taken),
+                     "pure": float((truth.numpy()[taken] == named).mean())})
+    return rows
+
+
+# ---------------------------------------------------------------------------- what the command finds
+LAB: dict = {f.__name__: f for f in (
+    limited_rates, limited_plain, limited_kinds, limited_kinds_scratch, limited_flip, limited_view_rates, limited_views, limited_heads,
+    limited_decay, limited_decay_scratch, limited_mix, limited_mix_scratch, limited_pseudo, limited_pseudo_tuning)}
+REAL: dict = {}
+_BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune",
+          "methods", "evaluation:world", "zoo:Preprocess", "zoo:MINI", "metrics:accuracy")
+_LEARN = ("Learner", "learner", "learn_run", "_jobs", "RATE", "START", "FINETUNE_STEPS", "TUNED_SEEDS")
+_FROZEN = ("backbone", "SEEDS")
+_HERE = {
+    "limited_rates": (*_LEARN, "PLAIN_CANDIDATES", "DEV_SEEDS"),
+    "limited_plain": (*_LEARN, "PLAIN_RATE"),
+    "limited_kinds": (*_LEARN, "KINDS", "STILL", "noise"),
+    "limited_kinds_scratch": (*_LEARN, "KINDS", "STILL", "noise"),
+    "limited_flip": (*_LEARN, "PLAIN_RATE", "flip_run", "Mirrored", "SIGNS", "FLIPS", "FLIPPED"),
+    "limited_view_rates": (*_FROZEN, "view_run", "VIEWS", "PENALTIES", "DEV_SEEDS"),
+    "limited_views": (*_FROZEN, "view_run", "VIEWS", "VIEW_C"),
+    "limited_heads": (*_FROZEN, "head_run", "STRENGTHS", "HEAD_RATE", "HEAD_STEPS"),
+    "limited_decay": _LEARN,
+    "limited_decay_scratch": _LEARN,
+    "limited_mix": (*_LEARN, "MIXED"),
+    "limited_mix_scratch": (*_LEARN, "MIXED"),
+    "limited_pseudo": (*_FROZEN, "pseudo_run", "unlabelled", "UNLABELLED", "UNLABELLED_SEED", "THRESHOLDS", "C_FEW", "C_MANY"),
+    "limited_pseudo_tuning": (*_LEARN, *_FROZEN, "pseudo_tuning_run", "unlabelled", "UNLABELLED", "UNLABELLED_SEED", "C_FEW", "C_MANY"),
+}
+_MORE = {"limited_mix": ("mixing",), "limited_mix_scratch": ("mixing",), "limited_pseudo": ("semi",), "limited_pseudo_tuning": ("semi",),
+         "limited_views": ("views:extract_views",), "limited_view_rates": ("views:extract_views",)}
+CODE: dict[str, tuple[str, ...]] = {
+    name: (*_BELOW, *_MORE.get(name, ()), f"limited_experiments:{name}", *(f"limited_experiments:{part}" for part in parts))
+    for name, parts in _HERE.items()}
+WEIGHTS: dict[str, tuple[str, ...]] = {
+    name: ("resnet-mini-shapes", *(("resnet-mini-bits2",) if "pseudo" in name else ())) for name in LAB}
+
+
+def provenance(name: str, rows: list[dict]) -> dict:
+    """For the card of a real experiment; this module has none."""
+    raise ValueError(f"name: {name!r} is no real experiment; limited_experiments has lab grids only")
