@@ -22,20 +22,24 @@ class RangeTest:
     def suggest(self, rule: str = "steepest") -> float:
         """The rate to start with.
 
-        "steepest": where the smoothed loss falls fastest per factor of the rate, before its minimum (as fastai draws it);
+        "steepest": where the smoothed loss falls fastest per factor of the rate, before its minimum. The slope is taken over a
+        tenth of the steps, and the first tenth is left out: there the average still follows single batches.
         "minimum/10": a tenth of the rate at the smoothed loss's minimum (a rule of thumb).
         Raises ValueError for another rule, and for "steepest" where the loss never falls.
         """
         if rule not in RULES:
             raise ValueError(f"rule: must be one of {', '.join(RULES)}; got {rule!r}")
-        lowest = int(self.smooth.argmin())
+        lowest, count = int(self.smooth.argmin()), len(self.smooth)
         if rule == "minimum/10":
             return float(self.rates[lowest] / 10)
-        if lowest == 0:
+        places = np.arange(max(count // 10, 1), lowest + 1)
+        if not len(places):
             raise ValueError("rule: the loss never falls in this test, so it has no steepest place; start from a lower rate, or "
                              "look at the data and the labels")
-        slope = np.gradient(self.smooth, np.log(self.rates))
-        return float(self.rates[int(slope[:lowest + 1].argmin())])
+        reach = max(count // 20, 1)
+        before, after = np.clip(places - reach, 0, None), np.clip(places + reach, None, count - 1)
+        slope = (self.smooth[after] - self.smooth[before]) / np.log(self.rates[after] / self.rates[before])
+        return float(self.rates[places[slope.argmin()]])
 
 
 class _Watch:
