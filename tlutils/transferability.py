@@ -26,14 +26,19 @@ def check(values, labels, name: str = "features") -> tuple[np.ndarray, np.ndarra
     Raises ValueError, naming the argument and the value, for a wrong shape, lengths that differ, values that are not
     finite, a single class, and as many classes as examples.
     """
-    values, labels = _array(values), _array(labels)
+    values, labels = as_array(values), as_array(labels)
     if values.ndim != 2 or not values.shape[1]:
         raise ValueError(f"{name}: must be (N, D), one row for each example; got shape {values.shape}")
     classes = check_labels(labels, len(values), name)
+    check_finite(values, name)
+    return values.astype(np.float64), classes
+
+
+def check_finite(values: np.ndarray, name: str) -> None:
+    """Raise ValueError naming the first of the values (N, D) that is not finite."""
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise ValueError(f"{name}: has the value {values[row, column]} in row {row}, column {column}; all must be finite")
-    return values.astype(np.float64), classes
 
 
 def check_labels(labels, examples: int, name: str = "features", of: str = "labels") -> np.ndarray:
@@ -41,7 +46,7 @@ def check_labels(labels, examples: int, name: str = "features", of: str = "label
 
     Raises ValueError, calling the labels `of`, as `check` does.
     """
-    labels = _array(labels)
+    labels = as_array(labels)
     if labels.ndim != 1 or len(labels) != examples:
         raise ValueError(f"{of}: {labels.shape} for {examples} rows of {name}; give one label each")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
@@ -63,7 +68,8 @@ def check_pairs(classes: np.ndarray, least: int = 2, of: str = "labels") -> int:
     return int(counts.min())
 
 
-def _array(values) -> np.ndarray:
+def as_array(values) -> np.ndarray:
+    """A tensor, list or array as an array on the CPU."""
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
@@ -164,7 +170,7 @@ def nce(source_labels, labels) -> float:
     source_labels: (N,) the source's class for every target example; labels: (N,). At most 0; LEEP of one-hot
     probabilities. Raises ValueError for lengths that differ, a single class, or as many classes as examples.
     """
-    z = _array(source_labels)
+    z = as_array(source_labels)
     if z.ndim != 1:
         raise ValueError(f"source_labels: must be (N,), one class number each; got shape {z.shape}")
     classes, z = check_labels(labels, len(z), "source_labels"), np.unique(z, return_inverse=True)[1]

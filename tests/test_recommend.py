@@ -1,0 +1,124 @@
+"""The advice: right where the answer is known, unsure where it must be, and clear about what it refuses."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tlutils import recommend as module
+from tlutils import shapes, zoo
+from tlutils.recommend import Advice, decide, recommend
+
+TASK = shapes.TARGET10
+
+
+def features(n=60, classes=3, distance=3.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 8)) + distance * rng.normal(size=(classes, 8))[np.arange(n) % classes]
+
+
+Y60 = np.arange(60) % 3
+
+
+def test_new_shapes_get_a_network_that_knows_shapes_and_colours_one_that_knows_colours():
+    minis = ["resnet-mini-shapes", "resnet-mini-colours", "resnet-mini-noise"]
+    said = recommend(*TASK.draw(10, seed=1), candidates=minis)
+    assert (said.base, said.strategy, said.sure) == ("resnet-mini-shapes", "probe", True)
+    colours = shapes.Task("colours", shapes.TARGET_SHAPES, 1, 16)
+    assert recommend(*colours.draw(6, seed=1), candidates=minis).base == "resnet-mini-colours"
+
+
+def test_the_default_is_every_bundled_network_for_pictures():
+    said = recommend(*TASK.draw(5, seed=2))
+    assert {row.name for row in said.table} == {f"{m}-{v}" for m in zoo.MINIS for v in zoo.variants(m)} | {"pixels"}
+    assert [row.accuracy for row in said.table] == sorted((row.accuracy for row in said.table), reverse=True)
+
+
+def test_an_advice_reads_as_a_sentence_with_its_reasons():
+    said = recommend(*TASK.draw(5, seed=1), candidates=["resnet-mini-shapes", "resnet-mini-noise"])
+    text = str(said)
+    assert text.startswith("Advice: keep resnet-mini-shapes frozen and fit a linear probe")
+    assert "held-out labels" in text and "resnet-mini-noise" in text and f"{said.table[0].accuracy:.0%}" in text
+
+
+@pytest.mark.parametrize("kind", ["loaded", "pair", "dict", "features"])
+def test_candidates_come_in_many_forms(kind):
+    x, y = TASK.draw(4, seed=1)
+    loaded = zoo.load("resnet-mini", "shapes")
+    given = {"loaded": [loaded], "pair": [("resnet-mini", "shapes")], "dict": {"mine": "resnet-mini-shapes"},
+             "features": {"mine": module.features.extract(loaded, x)}}[kind]
+    said = recommend(x, y, candidates=given)
+    assert said.base == ("mine" if isinstance(given, dict) else "resnet-mini-shapes")
+    if kind == "features":
+        assert recommend(None, y, candidates=given).base == "mine"
+
+
+def test_features_alone_are_enough_and_labels_may_be_words():
+    words = np.array(["ant", "bee", "wasp"])[Y60]
+    said = recommend(None, words, candidates={"good": features(), "noise": features(distance=0.0)})
+    assert said.base == "good" and said.sure and not said.rivals and said.table[0].parameters is None
+
+
+def test_two_of_a_kind_are_rivals():
+    said = recommend(None, Y60, candidates={"one": features(seed=1), "two": features(seed=1) + 1e-6, "noise": features(distance=0)})
+    assert said.base == "one" and said.rivals == ("two",) and "can't be told from two" in str(said)
+
+
+def test_where_nobody_knows_anything_the_advice_is_unsure():
+    said = recommend(None, Y60, candidates={"one": features(distance=0, seed=1), "two": features(distance=0, seed=2)})
+    assert not said.sure and "unsure" in str(said)
+
+
+def test_a_spent_budget_leaves_candidates_out_and_says_which():
+    x, y = TASK.draw(4, seed=1)
+    said = recommend(x, y, candidates=["resnet-mini-shapes", "vgg-mini-shapes"], budget_seconds=1e-6)
+    assert not said.sure and "before vgg-mini-shapes could be tried" in str(said) and said.base == "resnet-mini-shapes"
+
+
+def test_the_same_call_gives_the_same_advice():
+    x, y = TASK.draw(3, seed=1)
+    one, two = (recommend(x, y, candidates=["resnet-mini-half", "resnet-mini-bits2"]) for _ in range(2))
+    assert (one.base, one.strategy, one.reasons) == (two.base, two.strategy, two.reasons)
+
+
+def test_every_strategy_has_words():
+    for strategy in module.STRATEGIES:
+        assert "net" in Advice("net", strategy, True, (), (), (), 0.0).todo
+
+
+# ---------------------------------------------------------------------------- bad input
+def bad_cases():
+    x, y = TASK.draw(3, seed=1)
+    broken = x.clone()
+    broken[4, 0, 0, 0] = float("nan")
+    one = y.clone()
+    one[:] = torch.arange(30) % 5
+    one[7] = 9
+    yield "lengths", x, y[:20], {}, r"y: \(20,\) for 30 rows of x"
+    yield "one class", x, torch.zeros(30), {}, "y: all 30 labels are 0"
+    yield "one example", x, one, {}, "y: class 5 has 1 example"
+    yield "as many classes as examples", x, torch.arange(30), {}, "y: 30 classes for 30 examples"
+    yield "nan in x", broken, y, {}, "x: picture 4 has a value that is nan"
+    yield "nan in y", x, torch.full((30,), float("nan")), {}, "y: label 0 is nan"
+    yield "no picture", x.flatten(1), y, {}, "x: must be a tensor of pictures"
+    yield "no candidates", x, y, {"candidates": []}, "candidates: the list is empty"
+    yield "a word", x, y, {"candidates": "resnet-mini"}, "candidates: give a list or a dict"
+    yield "an unknown name", x, y, {"candidates": ["resnet-mini-shape"]}, "candidates: 'resnet-mini-shape' is none of the bundled"
+    yield "a strange thing", x, y, {"candidates": [3]}, "candidates: 3 is none of"
+    yield "budget", x, y, {"budget_seconds": 0}, "budget_seconds: must be greater than 0, got 0"
+    yield "no pictures", None, y, {"candidates": {"a": "resnet-mini-shapes"}}, "x: None, but the candidate 'a' is a network"
+    yield "nan in features", None, Y60, {"candidates": {"a": np.full((60, 3), np.nan)}}, r"candidates\['a'\]: has the value nan in row 0, column 0"
+    yield "short features", x, y, {"candidates": {"a": features(12)}}, "candidates: 'a' has features of 12 examples, x has 30"
+
+
+@pytest.mark.parametrize(("x", "y", "options", "words"), [case[1:] for case in bad_cases()], ids=[case[0] for case in bad_cases()])
+def test_what_is_refused_says_the_argument_and_the_value(x, y, options, words):
+    with pytest.raises(ValueError, match=words):
+        recommend(x, y, **options)
+
+
+def test_deciding_alone():
+    classes = np.arange(40) % 4
+    right = {"a": np.ones(40), "b": np.tile([1, 0], 20), "pixels": np.zeros(40)}
+    base, strategy, sure, reasons, rivals = decide(right, classes)
+    assert (base, strategy, sure, rivals) == ("a", "probe", True, ()) and "100%" in reasons[0]

@@ -1,0 +1,213 @@
+"""Which pretrained network, and what to do with it: an answer in seconds, with its reasons and its doubts.
+
+    print(recommend(x, y))                                       # among the lab's ten networks for pictures
+    print(recommend(x, y, candidates={"a": zoo.load("mobilenet_v2", "imagenet"), "b": features_of_b}))
+
+Every candidate is run over the pictures once, frozen; a linear probe is learned from some of the labels and tried on
+the others, in turn. How well that ranks networks, and what the advice costs in accuracy, is measured in the lesson
+`choosing_a_base_model`. Its thresholds were set on the development tasks of `choosing_experiments`.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from . import datasets, features, paths, transferability, zoo
+
+STRATEGIES = ("probe", "fine-tune", "scratch", "pixels")
+ENOUGH = 20          # labels per class from which on training the whole network is worth its time
+KNOWS = 0.5          # share of the way from guessing to no error that a frozen probe must reach to be left frozen
+FEW = 5              # labels per class below which the advice calls itself unsure
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the table: cross-validated accuracy of a probe, seconds of processor time, parameters (None: not known)."""
+    name: str
+    accuracy: float
+    seconds: float
+    parameters: int | None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What `recommend` says. base: the candidate's name ("" for pixels); strategy: one of STRATEGIES; sure: see reasons.
+
+    rivals: candidates that these labels can't tell from the best. table: all that were tried, the best first.
+    """
+    base: str
+    strategy: str
+    sure: bool
+    reasons: tuple[str, ...]
+    rivals: tuple[str, ...]
+    table: tuple[Candidate, ...]
+    seconds: float
+
+    @property
+    def todo(self) -> str:
+        """The advice in one clause."""
+        return {"probe": f"keep {self.base} frozen and fit a linear probe on its features",
+                "fine-tune": f"fine-tune {self.base}", "scratch": f"train {self.base} from scratch",
+                "pixels": "fit a logistic regression on the pixels; none of the networks does better"}[self.strategy]
+
+    def __str__(self) -> str:
+        width = max(len(row.name) for row in self.table)
+        lines = [f"{'Advice' if self.sure else 'Advice, unsure'}: {self.todo}.", *(f"  - {reason}" for reason in self.reasons)]
+        lines += [f"  {row.name:<{width}}  {row.accuracy:4.0%}" for row in self.table[:5]]
+        return "\n".join(lines + ([f"  and {len(self.table) - 5} more"] if len(self.table) > 5 else []))
+
+
+def recommend(x: Tensor | None, y, *, candidates=None, budget_seconds: float | None = None, seed: int = 0) -> Advice:
+    """A base model and a strategy for labelled pictures.
+
+    x: (N, 3, H, W), uint8 or float in [0, 1] (None if all candidates are given as features). y: (N,) labels.
+    candidates: None for the lab's pretrained networks; names of bundled weights ("resnet-mini-shapes"), pairs
+    ("mobilenet_v2", "imagenet"), what `zoo.load` gives, or a dict from any name to one of these or to features (N, D).
+    budget_seconds: of processor time; when it is spent no further candidate is tried, and the advice names those left out.
+    seed: of the folds. Raises ValueError, naming argument and value, for lengths that differ, values that are not finite,
+    a single class, as many classes as examples, a class with one example, no candidates, or a budget that is not positive.
+    """
+    started = time.process_time()
+    if budget_seconds is not None and not budget_seconds > 0:
+        raise ValueError(f"budget_seconds: must be greater than 0, got {budget_seconds}")
+    pool = _pool(candidates)
+    classes = transferability.check_labels(y, *_examples(x, pool), of="y")
+    few = transferability.check_pairs(classes, of="y")
+    if x is not None:
+        _finite(x)
+    penalty = 0.1 if few <= 10 else 1.0
+    right, table, left = {}, [], []
+    for name, source in pool.items():
+        if budget_seconds is not None and table and time.process_time() - started > budget_seconds:
+            left.append(name)
+            continue
+        begun = time.process_time()
+        found, size = _features(name, source, x)
+        right[name] = transferability.right_by_folds(found, classes, C=penalty, seed=seed)
+        table.append(Candidate(name, float(right[name].mean()), time.process_time() - begun, size))
+    if x is not None:
+        begun = time.process_time()
+        right["pixels"] = transferability.right_by_folds(_pixels(x), classes, _pixel_model, folds=3, seed=seed)
+        table.append(Candidate("pixels", float(right["pixels"].mean()), time.process_time() - begun, 0))
+    table.sort(key=lambda row: -row.accuracy)
+    base, strategy, sure, reasons, rivals = decide(right, classes)
+    if left:
+        sure, reasons = False, (*reasons, f"the budget of {budget_seconds:g} s was spent before {', '.join(left)} could be tried")
+    return Advice(base, strategy, sure, reasons, rivals, tuple(table), time.process_time() - started)
+
+
+def decide(right: Mapping[str, np.ndarray], classes: np.ndarray) -> tuple[str, str, bool, tuple[str, ...], tuple[str, ...]]:
+    """From what each candidate's probe named rightly to base, strategy, sure, reasons and rivals.
+
+    right: name -> (N,) 0 or 1, "pixels" among them or not; classes: (N,) from 0.
+    """
+    few, guess = int(np.bincount(classes).min()), float(np.bincount(classes).max() / len(classes))
+    means = {name: float(hits.mean()) for name, hits in right.items()}
+    networks = [name for name in means if name != "pixels"]
+    best = max(networks, key=means.get)
+    rivals = tuple(name for name in networks if name != best and _not_told_apart(right[best], right[name]))
+    reasons = [f"a probe on its frozen features names {means[best]:.0%} of held-out labels rightly (guessing: {guess:.0%})"]
+    knows = (means[best] - guess) / (1 - guess)
+    if means.get("pixels", -1) >= means[best]:
+        strategy = "pixels" if few < ENOUGH else "fine-tune"
+        reasons.append(f"plain pixels reach {means['pixels']:.0%}")
+    elif few >= ENOUGH:
+        strategy = "fine-tune"
+        reasons.append(f"{few} labels per class are enough to train all of it")
+    else:
+        strategy = "probe"
+        reasons.append(f"{few} labels per class are too few to train all of it")
+    sure = True
+    if rivals:
+        reasons.append(f"with these labels it can't be told from {', '.join(rivals)}")
+    return best, strategy, sure and knows > 0, tuple(reasons), rivals
+
+
+def _not_told_apart(a: np.ndarray, b: np.ndarray) -> bool:
+    """Does the 95 % interval of the paired difference contain zero? (Agresti & Min 2005: one half added to both discordant cells.)"""
+    more, fewer, n = float(((a > b)).sum()) + 0.5, float(((a < b)).sum()) + 0.5, len(a) + 2
+    difference = (more - fewer) / n
+    return abs(difference) < 1.96 * np.sqrt(more + fewer - (more - fewer) ** 2 / n) / n
+
+
+# ---------------------------------------------------------------------------- what is tried
+def _pool(candidates) -> dict[str, object]:
+    """Candidates by name, in the order in which they are tried."""
+    if candidates is None:
+        candidates = [f"{name}-{variant}" for name in zoo.MINIS for variant in zoo.variants(name)]
+    if isinstance(candidates, str) or not isinstance(candidates, Iterable):
+        raise ValueError(f"candidates: give a list or a dict of base models, got {candidates!r}")
+    if not isinstance(candidates, Mapping):
+        candidates = {_name(one): one for one in candidates}
+    if not candidates:
+        raise ValueError("candidates: the list is empty; name at least one base model, or leave it out for the lab's networks")
+    return dict(candidates)
+
+
+def _name(candidate) -> str:
+    if isinstance(candidate, zoo.Loaded):
+        return f"{candidate.name}-{candidate.card.get('weights') or 'random'}"
+    if isinstance(candidate, str):
+        return candidate
+    if isinstance(candidate, tuple) and len(candidate) == 2:
+        return f"{candidate[0]}-{candidate[1] or 'random'}"
+    raise ValueError(f"candidates: {candidate!r} is none of a bundled name, a pair (network, weights), a loaded network; features "
+                     "need a dict that names them")
+
+
+def _examples(x: Tensor | None, pool: Mapping) -> tuple[int, str]:
+    """How many examples there are, and the name of the argument that says so. Features must have as many as x."""
+    given = {name: source for name, source in pool.items() if isinstance(source, (Tensor, np.ndarray))}
+    if x is None and (networks := [name for name in pool if name not in given]):
+        raise ValueError(f"x: None, but the candidate {networks[0]!r} is a network; give the pictures, or its features")
+    rows, said_by = (len(x), "x") if x is not None else (len(next(iter(given.values()))), "features")
+    for name, source in given.items():
+        if len(source) != rows:
+            raise ValueError(f"candidates: {name!r} has features of {len(source)} examples, {said_by} has {rows}")
+        transferability.check_finite(transferability.as_array(source), f"candidates[{name!r}]")
+    return rows, said_by
+
+
+def _features(name: str, source, x: Tensor | None) -> tuple[np.ndarray, int | None]:
+    """A candidate's features of x, or those given, and its number of parameters."""
+    if isinstance(source, (Tensor, np.ndarray)):
+        return transferability.as_array(source), None
+    loaded = _loaded(source)
+    return features.extract(loaded, x).numpy(), transferability.parameters(loaded)
+
+
+def _loaded(source):
+    if isinstance(source, str):
+        if source not in zoo.cards():
+            raise ValueError(f"candidates: {source!r} is none of the bundled weights; {paths.did_you_mean(source, zoo.cards())}")
+        source = source.rsplit("-", 1)
+    return source if isinstance(source, zoo.Loaded) else zoo.load(*source)
+
+
+def _finite(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        raise ValueError(f"x: must be a tensor of pictures (N, 3, H, W), got {type(x).__name__} {tuple(getattr(x, 'shape', ()))}")
+    if x.is_floating_point() and not torch.isfinite(x).all():
+        first = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"x: picture {first} has a value that is {float(x[first][~torch.isfinite(x[first])][0])}")
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    """Pictures as rows, 32 pixels a side."""
+    x = datasets.as_float(x)
+    if x.shape[-2:] != (32, 32):
+        x = F.interpolate(x, (32, 32), mode="bilinear", antialias=True, align_corners=False)
+    return x.flatten(1).numpy()
+
+
+def _pixel_model(x: np.ndarray, y: np.ndarray):
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300)).fit(x, y)
