@@ -30,9 +30,11 @@ LAYERS = (
     ("plots", "claims", "report", "explorer"),
     ("pretrain_text", "pretrain_multimodal", "real_experiments", "decisions"),
     ("pretrain", "limited_experiments", "image_experiments", "text_experiments", "sentiment_experiments", "multimodal_experiments",
+     "extraction_experiments",
      "optimisation_experiments"),
     ("practice_text_experiments",),
-    ("practice_real_experiments",),
+    ("practice_real_experiments", "practice_oneshot_experiments"),
+    ("practice_domain_experiments",),
     ("choosing_experiments",),
     ("experiments",),
 )
@@ -51,7 +53,7 @@ HEAVY = {
     "matplotlib": ("plots",),
     "pandas": ("evaluation", "real_experiments", "experiments"),
     "joblib": ("experiments",),
-    "sklearn": ("finetune", "transferability", "recommend", "methods"),
+    "sklearn": ("finetune", "transferability", "recommend", "methods", "extraction_experiments"),
     "yaml": ("claims",),
     "PIL": ("readers",),
 }

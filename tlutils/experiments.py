@@ -24,6 +24,7 @@ from . import (
     choosing_experiments,
     datasets,
     evaluation,
+    extraction_experiments,
     finetune,
     freezing,
     image_experiments,
@@ -31,6 +32,8 @@ from . import (
     multimodal_experiments,
     optimisation_experiments,
     paths,
+    practice_domain_experiments,
+    practice_oneshot_experiments,
     practice_real_experiments,
     practice_text_experiments,
     real_experiments,
@@ -266,7 +269,9 @@ def _trained_on(task: shapes.Task, seed: int, steps: int):
 
 # The experiments of the other parts stand in modules of their own. Each has LAB and REAL (name -> function), CODE and
 # WEIGHTS (what decides a grid's results: parts for `report.code_hash`, bundled weights) and `provenance(name, rows)`.
-PARTS = (image_experiments, text_experiments, sentiment_experiments, multimodal_experiments, practice_real_experiments, practice_text_experiments, choosing_experiments, optimisation_experiments, limited_experiments)
+PARTS = (image_experiments, text_experiments, sentiment_experiments, multimodal_experiments, practice_domain_experiments,
+         practice_oneshot_experiments, practice_real_experiments, practice_text_experiments, choosing_experiments,
+         optimisation_experiments, limited_experiments, extraction_experiments)
 FUNDAMENTALS = {f.__name__: f for f in (rates, why_transfer, patient, patient_tuning, speed, digits, phase, plenty, parity, layers,
                                           own_layers)}
 LAB = FUNDAMENTALS | {name: grid for part in PARTS for name, grid in part.LAB.items()}

@@ -19,7 +19,6 @@ from .sentiment_experiments import MINILM, encode
 
 SEEDS = range(200, 203)
 DEV_SEED = 199                        # settings are chosen with this seed
-MODULE = __name__.rpartition(".")[2]
 
 
 def kept(run: Callable[..., list[dict]], *settings, **more) -> list[dict]:
@@ -31,7 +30,7 @@ def kept(run: Callable[..., list[dict]], *settings, **more) -> list[dict]:
         rows = [{k: report.plain(v) for k, v in row.items()} for row in run(*settings, **more)]
         file.parent.mkdir(parents=True, exist_ok=True)
         paths.atomic_write(file, json.dumps(rows))
-        print(*({k: v for k, v in row.items() if k != "correct"} for row in rows[-3:]), sep="\n", flush=True)
+        print(*({k: v for k, v in row.items() if len(str(v)) < 50} for row in rows[-3:]), sep="\n", flush=True)
     return json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -69,13 +68,15 @@ class Tokens:
         cut = [pool[i:i + size] for pool in pools for i in range(0, len(pool), size)]
         return [cut[i] for i in torch.randperm(len(cut)).tolist()]
 
-    def predict(self, model: torch.nn.Module) -> torch.Tensor:
-        """(N,) class numbers, sentences of like length together."""
+    def outputs(self, model: torch.nn.Module) -> torch.Tensor:
+        """(N, width) float32: what the model gives, sentences of like length together."""
         order = sorted(range(len(self)), key=lambda k: len(self.rows[k]))
-        found = torch.empty(len(self), dtype=torch.int64)
-        for i in range(0, len(order), 64):
-            found[order[i:i + 64]] = training.predict(model, self.batch(order[i:i + 64])).argmax(1)
-        return found
+        found = torch.cat([training.predict(model, self.batch(order[i:i + 64])) for i in range(0, len(order), 64)])
+        return found[torch.argsort(torch.tensor(order))]
+
+    def predict(self, model: torch.nn.Module) -> torch.Tensor:
+        """(N,) class numbers."""
+        return self.outputs(model).argmax(1)
 
 
 class Bucketed:
@@ -158,10 +159,7 @@ def vectors_run() -> list[dict]:
     torch.set_num_threads(1)
     data, loaded, began = _sst2(), zoo.load(MINILM), time.process_time()
     for x in (data.x_train, data.x_validation, data.x_test):
-        tokens = Tokens(x, loaded.tokenizer)
-        order = sorted(range(len(tokens)), key=lambda k, tokens=tokens: len(tokens.rows[k]))
-        for i in range(0, len(order), 64):
-            training.predict(loaded.backbone, tokens.batch(order[i:i + 64]))
+        Tokens(x, loaded.tokenizer).outputs(loaded.backbone)
     return [{"method": "frozen vectors", "labels": len(data.y_train), "seed": 0, "seconds": time.process_time() - began}]
 
 
