@@ -24,6 +24,7 @@ METHOD_COLOURS = {
     "tf-idf": "#af7b04", "bert-mini": "#05996f", "bert-mini probe": "#1080c0", "roberta-mini": "#c8749f", "gpt-mini": "#8766d2",
     "distilbert-mini": "#a8842e", "MiniLM": "#0a7fbf",
     "neither": "#999999", "skips": "#3f9bd6", "batch norm": "#c98a1b", "both": "#2fa866",      # towers of image_models
+    "plain": "#0c9b70", "warm-up": "#b8860b", "layer-wise": "#4fa9dc", "early stopping": "#c0504d", "sgd": "#6f7fc4",    # optimisation
 }
 _CYCLE = ("#0b84c6", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#56b4e9", "#8c6bd6", "#8a8a8a")
 _SPARE = ("#cc79a7", "#56b4e9", "#8c6bd6", "#b07d00", "#0b84c6", "#d55e00", "#009e73")    # for names that have none
