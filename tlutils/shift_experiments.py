@@ -16,17 +16,24 @@ from torch import Tensor, nn
 from . import adaptation, augmentation, domains, evaluation, finetune, freezing, methods, shapes, training, zoo
 
 SEEDS = range(100, 105)
-SOURCE_LABELS, SOURCE_STEPS, SOURCE_RATE, SOURCE_C = 50, 300, 3e-3, 1.0     # what experiments.chosen says for 50 labels per class
-UNLABELLED_SEED, LABELLED_SEED, CLEAN_SEED = 2_000_000, 3_000_000, 4_000_000      # no draw comes near another
+SOURCE_LABELS = 50                    # clean labels per class of the source model
+SOURCE_STEPS = 300
+SOURCE_RATE = 3e-3                    # what experiments.chosen says for 50 labels per class, as does the probe's C
+SOURCE_C = 1.0
+UNLABELLED_SEED = 2_000_000           # no draw comes near another
+LABELLED_SEED = 3_000_000
+CLEAN_SEED = 4_000_000
 POOL = 50                             # unlabelled and test pictures per class
-STRENGTH, FAR = 0.6, 0.9
+STRENGTH = 0.6
+FAR = 0.9
 STRENGTHS = tuple(round(0.1 * i, 1) for i in range(11))
 LABELS = (1, 2, 5, 10, 20)            # labelled target pictures per class
 STEPS = 100                           # of every repair that learns from labels
 PARTS = ("stem", "layer1", "layer2", "layer3", "head")
 WAYS = (*PARTS, "all", "gradual", "gradual upwards")
 WAY_RATES = {way: (3e-3, 1e-2, 3e-2, 1e-1) if way in PARTS else (3e-4, 1e-3, 3e-3, 1e-2) for way in WAYS}
-TENT_RATES, TENT_STEPS = (3e-4, 1e-3, 3e-3, 1e-2), 50
+TENT_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+TENT_STEPS = 50
 # What `shift_rates` says (a test compares): the rate of each way to learn from five labels per class, and TENT's.
 CHOSEN_RATE = {way: 3e-3 for way in WAYS} | {"tent": 1e-3}
 
@@ -273,7 +280,9 @@ class _Prepare(nn.Module):
 
 
 SIZES = (10, 30, 100, 300)            # unlabelled pictures of the new domain
-REFERENCE, REPEATS, LEVEL = 300, 20, 0.05
+REFERENCE = 300                       # clean pictures that a test compares them with
+REPEATS = 20
+LEVEL = 0.05
 DETECTED = (0.1, 0.3)
 
 
