@@ -42,9 +42,9 @@ def judged(found, y) -> dict:
 
 # ---------------------------------------------------------------------------- SST-2
 BATCH = 32
-START = {"rate": 2e-4, "epochs": 3, "start": "probe", "decay": 1.0, "weight_decay": 0.01}
-# One setting is changed at a time, in this order; the best on the validation sentences stays (later ones build on it).
-SEARCH = ({"rate": 5e-5}, {"rate": 1e-4}, {"rate": 4e-4}, {"start": "random head"}, {"decay": 0.8}, {"epochs": 5}, {"weight_decay": 0.1})
+SETTING = {"start": "probe", "decay": 1.0, "weight_decay": 0.01}
+RATES = (1e-4, 2e-4, 4e-4)            # tried for one epoch each
+EPOCHS = 3                            # of the runs that are shown, at the best of the rates
 
 
 class Tokens:
@@ -103,6 +103,11 @@ def _groups(model: finetune.Classifier, rate: float, decay: float, weight_decay:
     return optim.layerwise(stages, model.head, lr=rate, decay=decay, head_lr=rate, weight_decay=weight_decay)
 
 
+def _head(vectors: torch.Tensor, y: torch.Tensor) -> torch.nn.Linear:
+    """The probe as a layer. MiniLM has a feature that is zero but for rounding; standardised, its weight in the layer would be 1e31."""
+    return finetune.as_linear(finetune.linear_probe(torch.where(vectors.std(0) < 1e-6, 0.0, vectors), y, C=0.01))
+
+
 def tuned_run(rate: float, epochs: int, start: str, decay: float, weight_decay: float, seed: int, test: bool) -> list[dict]:
     """MiniLM with all its weights trained on SST-2: a validation row per epoch and, if asked for, the row of the test part."""
     torch.set_num_threads(1)
@@ -111,7 +116,7 @@ def tuned_run(rate: float, epochs: int, start: str, decay: float, weight_decay: 
     model = finetune.Classifier(loaded, 2, seed=seed)
     freezing.freeze(loaded.backbone.model.pooler)             # not used: the features are a mean over the tokens
     if start == "probe":
-        model.head = finetune.as_linear(finetune.linear_probe(encode(data.x_train), data.y_train, C=0.01))
+        model.head = _head(encode(data.x_train), data.y_train)
     train, validation = (Tokens(x, loaded.tokenizer) for x in (data.x_train, data.x_validation))
     loader = torch.utils.data.DataLoader(list(range(len(train))), batch_sampler=Bucketed(train, BATCH),
                                          collate_fn=lambda index: (train.batch(index), data.y_train[index]))
@@ -167,16 +172,11 @@ def sst2_tuning() -> list[dict]:
     """SST-2 with all its training sentences: MiniLM probed and with all weights trained, settings chosen on the validation part."""
     rows = [row for labels in (20, 100, 500, 2000) for seed in SEEDS for row in kept(probe_run, labels, seed)]
     rows += kept(probe_run, None, 0)
-    best, at_best = START, None
-    for change in ({}, *SEARCH):
-        setting = {**best, **change}
-        tried = kept(tuned_run, **setting, seed=DEV_SEED, test=False)
-        rows += tried
-        if at_best is None or tried[-1]["accuracy"] > at_best:
-            best, at_best = setting, tried[-1]["accuracy"]
-    print("chosen:", best, at_best, flush=True)
+    tried = [kept(tuned_run, rate=rate, epochs=1, **SETTING, seed=DEV_SEED, test=False) for rate in RATES]
+    best = max(tried, key=lambda run: run[-1]["accuracy"])[-1]["rate"]
+    rows += [row for run in tried for row in run]
     for seed in SEEDS:
-        rows += kept(tuned_run, **best, seed=seed, test=True)
+        rows += kept(tuned_run, rate=best, epochs=EPOCHS, **SETTING, seed=seed, test=True)
     return rows + kept(vectors_run)
 
 
@@ -189,5 +189,6 @@ WEIGHTS: dict[str, tuple[str, ...]] = {}
 def provenance(name: str, rows: list[dict]) -> dict:
     """sha256 of the data sets and weights behind a real experiment, and what its numbers need to be read."""
     return {"weights_sha256": {MINILM: zoo.load(MINILM).card.get("sha256", "from the hub")}, "data_sha256": {"sst2": _sst2().card["sha256"]},
-            "note": "fine-tuned in bfloat16 (forward and backward; weights in float32) on one core; chosen on the published validation "
-                    "part, one setting changed at a time; seconds are CPU seconds from texts to predictions"}
+            "note": "fine-tuned in bfloat16 (forward and backward; weights in float32) on one core, from the probe's head on (LP-FT); the "
+                    "rate chosen on the published validation part after one epoch; seconds are CPU seconds from texts to predictions, the "
+                    "vectors for the probe's head left out (see frozen vectors)"}
