@@ -31,7 +31,7 @@ LAYERS = (
     ("pretrain_text", "pretrain_multimodal", "real_experiments", "decisions"),
     ("pretrain", "limited_experiments", "image_experiments", "text_experiments", "sentiment_experiments", "multimodal_experiments",
      "extraction_experiments",
-     "optimisation_experiments"),
+     "optimisation_experiments", "shift_experiments"),
     ("practice_text_experiments",),
     ("practice_real_experiments", "practice_oneshot_experiments"),
     ("practice_domain_experiments",),
