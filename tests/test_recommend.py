@@ -55,7 +55,7 @@ def test_candidates_come_in_many_forms(kind):
 
 def test_features_alone_are_enough_and_labels_may_be_words():
     words = np.array(["ant", "bee", "wasp"])[Y60]
-    said = recommend(None, words, candidates={"good": features(), "noise": features(distance=0.0)})
+    said = recommend(None, words[:24], candidates={"good": features()[:24], "noise": features(distance=0.0)[:24]})
     assert said.base == "good" and said.sure and not said.rivals and said.table[0].parameters is None
 
 
@@ -83,7 +83,7 @@ def test_the_same_call_gives_the_same_advice():
 
 def test_every_strategy_has_words():
     for strategy in module.STRATEGIES:
-        assert "net" in Advice("net", strategy, True, (), (), (), 0.0).todo
+        assert len(Advice("net", strategy, True, (), (), (), 0.0).todo.split()) > 1
 
 
 # ---------------------------------------------------------------------------- bad input
@@ -122,3 +122,33 @@ def test_deciding_alone():
     right = {"a": np.ones(40), "b": np.tile([1, 0], 20), "pixels": np.zeros(40)}
     base, strategy, sure, reasons, rivals = decide(right, classes)
     assert (base, strategy, sure, rivals) == ("a", "probe", True, ()) and "100%" in reasons[0]
+
+
+def hits(share, n=400, seed=0):
+    return (np.random.default_rng(seed).random(n) < share).astype(float)
+
+
+def test_many_labels_are_for_fine_tuning_unless_nothing_is_left_to_gain():
+    classes = np.arange(400) % 4          # 100 labels per class
+    assert decide({"a": hits(0.8)}, classes)[1] == "fine-tune"
+    assert decide({"a": hits(1.0)}, classes)[1] == "probe"
+    assert decide({"a": hits(0.8)[:40]}, classes[:40])[1] == "probe"
+
+
+def test_pixels_win_with_few_labels_only_and_are_a_doubt_otherwise():
+    classes = np.arange(40) % 4
+    base, strategy, sure, *_ = decide({"a": hits(0.4, 40), "pixels": hits(0.7, 40)}, classes)
+    assert (base, strategy) == ("", "pixels")
+    *_, reasons, _ = decide({"a": hits(0.7, 40, 1), "pixels": hits(0.65, 40, 2)}, classes)
+    assert any("can't be told from plain pixels" in reason for reason in reasons)
+
+
+def test_between_few_and_many_labels_the_advice_is_unsure():
+    classes = np.arange(80) % 4           # 20 labels per class
+    *_, sure, reasons, _ = decide({"a": hits(0.9, 80)}, classes)
+    assert not sure and "try both" in reasons[-1]
+
+
+def test_what_can_be_told_apart():
+    assert module.told_apart(np.ones(40), np.tile([1, 0], 20)) and not module.told_apart(np.ones(40), np.ones(40))
+    assert not module.told_apart(hits(0.5, 30, 1), hits(0.5, 30, 2))

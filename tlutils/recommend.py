@@ -25,8 +25,9 @@ from . import datasets, features, paths, transferability, zoo
 
 STRATEGIES = ("probe", "fine-tune", "scratch", "pixels")
 ENOUGH = 20          # labels per class from which on training the whole network is worth its time
-KNOWS = 0.5          # share of the way from guessing to no error that a frozen probe must reach to be left frozen
-FEW = 5              # labels per class below which the advice calls itself unsure
+BETWEEN = (10, 30)   # labels per class where probe and fine-tuning are so close that the advice calls itself unsure
+NO_ERROR = 0.985     # a frozen probe that is right so often leaves nothing to gain
+WIDE = 0.05          # rivals that score so much less and still can't be told from the best mean that nothing is known yet
 
 
 @dataclass(frozen=True)
@@ -110,33 +111,47 @@ def decide(right: Mapping[str, np.ndarray], classes: np.ndarray) -> tuple[str, s
 
     right: name -> (N,) 0 or 1, "pixels" among them or not; classes: (N,) from 0.
     """
-    few, guess = int(np.bincount(classes).min()), float(np.bincount(classes).max() / len(classes))
+    few, guess = int(np.bincount(classes).min()), np.bincount(classes).max() / len(classes)
     means = {name: float(hits.mean()) for name, hits in right.items()}
-    networks = [name for name in means if name != "pixels"]
-    best = max(networks, key=means.get)
-    rivals = tuple(name for name in networks if name != best and _not_told_apart(right[best], right[name]))
-    reasons = [f"a probe on its frozen features names {means[best]:.0%} of held-out labels rightly (guessing: {guess:.0%})"]
-    knows = (means[best] - guess) / (1 - guess)
-    if means.get("pixels", -1) >= means[best]:
-        strategy = "pixels" if few < ENOUGH else "fine-tune"
-        reasons.append(f"plain pixels reach {means['pixels']:.0%}")
-    elif few >= ENOUGH:
-        strategy = "fine-tune"
-        reasons.append(f"{few} labels per class are enough to train all of it")
-    else:
+    best = max((name for name in means if name != "pixels"), key=means.get)
+    rivals = tuple(name for name in means if name not in (best, "pixels") and not told_apart(right[best], right[name]))
+    reasons = [f"a linear probe on {best}, frozen, names {means[best]:.0%} of held-out labels rightly (guessing: {guess:.0%})"]
+    doubts = []
+    if means.get("pixels", -1.0) >= means[best] and few < ENOUGH:
+        strategy = "pixels"
+        reasons.append(f"a regression on plain pixels names {means['pixels']:.0%}")
+    elif few < ENOUGH:
         strategy = "probe"
-        reasons.append(f"{few} labels per class are too few to train all of it")
-    sure = True
+        reasons.append(f"{few} labels per class are too few to train the whole network")
+    elif means[best] >= NO_ERROR:
+        strategy = "probe"
+        reasons.append("the frozen probe leaves nothing to gain")
+    else:
+        strategy = "fine-tune"
+        reasons.append(f"{few} labels per class are enough to train the whole network")
+    if not told_apart(right[best], classes == np.bincount(classes).argmax()):
+        doubts.append("no candidate is shown to be better than guessing: label more, or find a nearer source")
+    elif "pixels" in right and not told_apart(right[best], right["pixels"]):
+        doubts.append(f"{best} can't be told from plain pixels ({means['pixels']:.0%})")
+    far = [name for name in rivals if means[best] - means[name] > WIDE]
     if rivals:
-        reasons.append(f"with these labels it can't be told from {', '.join(rivals)}")
-    return best, strategy, sure and knows > 0, tuple(reasons), rivals
+        reasons.append(f"with {len(classes)} labels it can't be told from {', '.join(rivals)}")
+    if far:
+        doubts.append(f"{far[-1]} scores {100 * (means[best] - means[far[-1]]):.0f} points less and may still be the better one")
+    if BETWEEN[0] < few < BETWEEN[1]:
+        doubts.append(f"with {few} labels per class probe and fine-tuning are close: try both on labels kept apart")
+    return "" if strategy == "pixels" else best, strategy, not doubts, (*reasons, *doubts), rivals
 
 
-def _not_told_apart(a: np.ndarray, b: np.ndarray) -> bool:
-    """Does the 95 % interval of the paired difference contain zero? (Agresti & Min 2005: one half added to both discordant cells.)"""
-    more, fewer, n = float(((a > b)).sum()) + 0.5, float(((a < b)).sum()) + 0.5, len(a) + 2
-    difference = (more - fewer) / n
-    return abs(difference) < 1.96 * np.sqrt(more + fewer - (more - fewer) ** 2 / n) / n
+def told_apart(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two classifiers' hits (N,) on the same items differ: the 95 % interval of the difference leaves zero out.
+
+    One half is added to either count of items that only one named rightly (Agresti & Min 2005).
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    more, fewer, n = (a > b).sum() + 0.5, (a < b).sum() + 0.5, len(a) + 2
+    gap = (more - fewer) / n
+    return bool(abs(gap) > 1.96 * np.sqrt(more + fewer - n * gap ** 2) / n)
 
 
 # ---------------------------------------------------------------------------- what is tried
