@@ -419,3 +419,21 @@ def test_steps_are_compared_in_doublings_and_pairs():
     assert paired_log2(late, "a", "b", limit=1600) == metrics.t_interval([2.0, 4.0])  # at least this much
     with pytest.raises(ValueError, match="steps: a run never reached the goal"):
         paired_log2(late, "b", "a", limit=1600)  # who never got there can't count as the faster one
+
+
+# ---------------------------------------------------------------------------- rows of a stored grid, run by run
+def shifted_rows(accuracy=0.5, **columns):
+    return pd.DataFrame([{"method": m, "seed": s, "strength": 0.6, "shift": "blur", "accuracy": accuracy, "extra": s / 7} | columns
+                         for m in ("a", "b") for s in (1, 2)])
+
+
+def test_rows_are_compared_run_by_run():
+    stored = pd.concat([shifted_rows(), shifted_rows(0.9, strength=0.9)])
+    assert evaluation.assert_rows_agree(stored, shifted_rows(0.52).iloc[:3]) == 3
+    with pytest.raises(SliceDisagrees, match="method a, seed 1, strength 0.9, shift blur: stored 0.900, this run 0.500"):
+        evaluation.assert_rows_agree(stored, shifted_rows(strength=0.9))
+
+
+def test_a_row_that_the_grid_lacks_is_named():
+    with pytest.raises(ValueError, match="no run with method a, seed 1, strength 0.6, shift night"):
+        evaluation.assert_rows_agree(shifted_rows(), shifted_rows(shift="night"))

@@ -188,6 +188,25 @@ def assert_agrees(stored: pd.DataFrame, live: pd.DataFrame, *, value: str = "acc
                                  "is out of date (run python -m tlutils.experiments) or this machine computes differently")
 
 
+def assert_rows_agree(stored: pd.DataFrame, live: pd.DataFrame, *, value: str = "accuracy", tolerance: float = 0.05) -> int:
+    """Prove that rows computed on this machine agree, run by run, with those of the stored grid; returns how many there were.
+
+    A row is found again by all columns that both have and that hold no measured numbers: text, whole numbers, and the settings
+    `strength`, `rate` and `level`. tolerance: how far a value may be off (rounding differs between machines, and training
+    amplifies it). Raises SliceDisagrees naming the first that is, ValueError for a row that the grid lacks.
+    """
+    keys = [c for c in live if c in stored and c != value and (live[c].dtype.kind != "f" or c in ("strength", "rate", "level"))]
+    both = live.merge(stored[[*keys, value]].drop_duplicates(keys), on=keys, how="left", suffixes=("", " stored"))
+    for row in both.to_dict("records"):
+        name = ", ".join(f"{k} {row[k]}" for k in keys)
+        if np.isnan(row[f"{value} stored"]):
+            raise ValueError(f"the stored grid has no run with {name}")
+        if abs(row[value] - row[f"{value} stored"]) > tolerance:
+            raise SliceDisagrees(f"{name}: stored {row[f'{value} stored']:.3f}, this run {row[value]:.3f}; the stored grid is out of date "
+                                 "(run python -m tlutils.experiments) or this machine computes differently")
+    return len(both)
+
+
 @dataclass(frozen=True)
 class Efficiency:
     """How many times the labels scratch needs. `at_least` is True where scratch never got there in the range."""
