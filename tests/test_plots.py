@@ -350,3 +350,15 @@ def test_a_drawing_says_how_wide_it_is_so_that_a_phone_need_not_shrink_it_out_of
     root = ET.fromstring(plots.svg(FIGURES["gaps"](), ALT))
     own = float(re.search(r"--own-width:(\d+)px", root.get("style"))[1])
     assert own == pytest.approx(float(root.get("width").removesuffix("pt")) * 4 / 3, abs=1) and 400 < own < 1000
+
+
+# ---------------------------------------------------------------------------- effects
+def test_effects_stand_from_top_to_bottom_group_by_group():
+    table = pd.DataFrame([{"name": name, "group": group, "mean": 1.0, "low": -1.0, "high": 2.0} for group in ("few", "many") for name in "ba"])
+    fig, axes = plots.effects(table, title="t")
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["b", "a"] and axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["few", "many"]
+    fig, axes = plots.effects(table[table["group"] == "few"].drop(columns="group"))
+    assert axes.get_legend() is None
+    with pytest.raises(ValueError, match="table: lacks the column 'low'"):
+        plots.effects(table.drop(columns="low"))

@@ -23,8 +23,10 @@ METHOD_COLOURS = {
     "resnet-mini": "#2a78d0", "vgg-mini": "#e0702a", "inception-mini": "#c65fa0", "efficientnet-mini": "#1fa37a",
     "tf-idf": "#af7b04", "bert-mini": "#05996f", "bert-mini probe": "#1080c0", "roberta-mini": "#c8749f", "gpt-mini": "#8766d2",
     "distilbert-mini": "#a8842e", "MiniLM": "#0a7fbf",
+    "nearest mean": "#b5487f", "nearest neighbour": "#7d8a1a",      # of limited_data
     "neither": "#999999", "skips": "#3f9bd6", "batch norm": "#c98a1b", "both": "#2fa866",      # towers of image_models
     "plain": "#0c9b70", "warm-up": "#b8860b", "layer-wise": "#4fa9dc", "early stopping": "#c0504d", "sgd": "#6f7fc4",    # optimisation
+    "kNN": "#7d72d6", "last-1": "#4fa9dc", "last-2": "#1f88b8", "L2-SP": "#b5702a", "frozen": "#0b84c6", "left in train()": "#d55e00",    # extract
 }
 _CYCLE = ("#0b84c6", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#56b4e9", "#8c6bd6", "#8a8a8a")
 _SPARE = ("#cc79a7", "#56b4e9", "#8c6bd6", "#b07d00", "#0b84c6", "#d55e00", "#009e73")    # for names that have none
@@ -196,6 +198,30 @@ def gaps(frame, a: str, b: str, *, axes=None, title: str = "", xlabel: str = "la
     axes.set_xticks(x, [str(n) for n in table["labels"]])
     axes.set(xlabel=xlabel, ylabel=f"{a} minus {b} (points)")
     axes.set_title(title, loc="left")
+    return fig, axes
+
+
+def effects(table, *, title: str = "", xlabel: str = "points", axes=None):
+    """One line an effect: a dot with its 95 % interval, and the zero line; several groups side by side, in the cycle's colours.
+
+    table: columns name, mean, low, high, and group where there are several; the names stand from top to bottom in their
+    order. Returns (fig, axes). Raises ValueError for a table that lacks one of these columns.
+    """
+    if lacks := [column for column in ("name", "mean", "low", "high") if column not in table]:
+        raise ValueError(f"table: lacks the column {lacks[0]!r}, it has {', '.join(map(str, table.columns)) or 'none'}")
+    names, groups = list(dict.fromkeys(table["name"])), list(dict.fromkeys(table["group"])) if "group" in table else [None]
+    fig, axes = (axes.figure, axes) if axes is not None else figure(figsize=(7.2, 1.2 + (0.25 + 0.2 * len(groups)) * len(names)))
+    for i, group in enumerate(groups):
+        part = table if group is None else table[table["group"] == group]
+        y = np.array([names.index(name) for name in part["name"]]) + 0.22 * (i - (len(groups) - 1) / 2)
+        error = [part["mean"] - part["low"], part["high"] - part["mean"]]
+        axes.errorbar(part["mean"], y, xerr=error, fmt="o", color=_CYCLE[i % len(_CYCLE)], capsize=4, label=group)
+    axes.axvline(0, color="#8a8a8a", linewidth=1.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+    axes.set_title(title, loc="left")
+    if len(groups) > 1:
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     return fig, axes
 
 
