@@ -56,7 +56,7 @@ WRONG = {
         ("took the threshold from the new pictures", "return (now >= np.quantile(now, 1 - right.mean())).mean()",
          "take the threshold from the old confidences"),
         ("counted", "return (now >= np.sort(sure)[int((right == 0).sum())]).sum()", "a share between 0 and 1"),
-        ("took one half for the threshold", "return (now >= 0.5).mean()", "so the threshold is"),
+        ("took three quarters for the threshold", "return (now >= 0.75).mean()", "so the threshold is"),
     ],
 }
 
