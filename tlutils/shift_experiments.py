@@ -32,11 +32,12 @@ LABELS = (1, 2, 5, 10, 20)            # labelled target pictures per class
 STEPS = 100                           # of every repair that learns from labels
 PARTS = ("stem", "layer1", "layer2", "layer3", "head")
 WAYS = (*PARTS, "all", "gradual", "gradual upwards")
-WAY_RATES = {way: (3e-3, 1e-2, 3e-2, 1e-1) if way in PARTS else (3e-4, 1e-3, 3e-3, 1e-2) for way in WAYS}
+WAY_RATES = {way: (3e-3, 1e-2, 3e-2, 1e-1) if way in ("stem", "layer1") else (3e-4, 1e-3, 3e-3, 1e-2) for way in WAYS}
 TENT_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 TENT_STEPS = 50
 # What `shift_rates` says (a test compares): the rate of each way to learn from five labels per class, and TENT's.
-CHOSEN_RATE = {way: 3e-3 for way in WAYS} | {"tent": 1e-3}
+CHOSEN_RATE = {"stem": 1e-2, "layer1": 1e-2, "layer2": 3e-3, "layer3": 1e-3, "head": 3e-3, "all": 1e-3, "gradual": 1e-3,
+               "gradual upwards": 3e-3, "tent": 1e-3}
 
 
 def _one_thread(threads: int | None) -> None:
