@@ -1,0 +1,91 @@
+"""The experiments behind the choice of a base model: tasks that ask what they say, grids that are complete, choices that were made."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tlutils import choosing_experiments as choosing
+from tlutils import report, shapes, transferability, zoo
+from tlutils.recommend import Advice
+
+
+def stored(name):
+    if not report.exists("lab", name):
+        pytest.skip(f"{name} is not recorded yet")
+    return report.load("lab", name)
+
+
+# ---------------------------------------------------------------------------- the tasks
+def test_a_texture_is_what_the_task_of_textures_asks_for():
+    task = choosing.Textures("4 textures", shapes.TARGET_SHAPES, 1)
+    labels = torch.arange(4).repeat(50)
+    scenes = task.scenes(labels, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(scenes.texture, labels) and task.classes == shapes.TEXTURES
+    assert {shapes.SHAPES[i] for i in scenes.shape.tolist()} == set(shapes.TARGET_SHAPES)
+
+
+@pytest.mark.parametrize("name", [*choosing.TASKS, *choosing.DEV_TASKS])
+def test_every_task_gives_balanced_pictures_and_the_same_again(name):
+    draw = (choosing.TASKS | choosing.DEV_TASKS)[name]
+    x, y, x_test, y_test = draw(5, 7)
+    assert x.shape[1:] == (3, 32, 32) == x_test.shape[1:] and set(np.bincount(y)) == {5} and len(x_test) == len(y_test)
+    assert torch.equal(x, draw(5, 7)[0]) and not torch.equal(x, draw(5, 8)[0])
+
+
+def test_held_out_tasks_share_no_shape_with_the_tasks_that_anything_was_chosen_on():
+    assert not set(shapes.TARGET_SHAPES) & set(shapes.DEV_SHAPES) and not set(choosing.TASKS) & set(choosing.DEV_TASKS)
+    assert not set(choosing.SEEDS) & set(choosing.DEV_SEEDS)
+
+
+def test_every_base_model_is_bundled_and_has_a_head():
+    assert len(choosing.BASES) == 10
+    for base in choosing.BASES:
+        loaded = choosing.load(base)
+        assert loaded.head[-1].in_features == loaded.width and base in zoo.cards()
+    assert choosing.load("resnet-mini-random", seed=1).card["recipe"] == "random initialisation"
+
+
+# ---------------------------------------------------------------------------- the runs
+def test_a_piece_of_the_truth_has_a_row_for_each_option():
+    rows = choosing.truth_run("dev colours", 5, 3, bases=("resnet-mini-bits2",))
+    assert [row["method"] for row in rows] == ["fine-tune resnet-mini-bits2", "probe resnet-mini-bits2"]
+    assert all(0 <= row["accuracy"] <= 1 and row["seconds"] > 0 for row in rows)
+    assert rows[0]["learned"] > 0.5 and rows[1]["learned"] is None
+
+
+def test_scores_of_a_draw_have_a_column_for_each_score_and_its_seconds():
+    (row,) = choosing.score_run("dev shapes", 5, 3, bases=("resnet-mini-shapes",))
+    for name in (*transferability.SCORES, *transferability.BASELINES):
+        assert np.isfinite(row[name]) and row[f"s {name}"] >= 0
+    assert row["value"] == row["cross-validated probe"] and row["size"] == 77392
+
+
+def test_an_advice_has_the_name_of_the_option_that_it_recommends():
+    def said(base, strategy):
+        return choosing.option(Advice(base, strategy, True, (), (), (), 0.0))
+    assert said("vgg-mini-shapes", "fine-tune") == "fine-tune vgg-mini-shapes" and said("", "pixels") == "pixels"
+    assert said("resnet-mini", "scratch") == "scratch resnet-mini"
+
+
+# ---------------------------------------------------------------------------- the stored grids
+def test_the_rates_are_those_that_did_best_on_the_development_tasks():
+    frame = stored("choose_rates")
+    for family in choosing.FAMILIES:
+        for few, labels in enumerate((5, 50)):
+            means = frame[(frame["model"] == family) & (frame["labels"] == labels)].groupby("method")["accuracy"].mean()
+            assert choosing.CHOSEN_RATES[family][few] == float(means.idxmax()), (family, labels)
+
+
+def test_the_truth_has_every_option_on_every_draw():
+    frame = stored("choose_truth")
+    options = frame["method"].nunique()
+    assert options == 2 * len(choosing.BASES) + 3
+    assert len(frame) == options * len(choosing.TASKS) * len(choosing.BUDGETS) * len(choosing.SEEDS)
+    assert set(stored("choose_advice")["method"]) <= set(frame["method"])
+
+
+def test_scores_and_truth_speak_of_the_same_networks_and_draws():
+    keys = ["task", "labels", "seed"]
+    truth, scores = (set(map(tuple, frame[keys].to_numpy())) for frame in (stored("choose_truth"), stored("choose_scores")))
+    assert truth == scores
