@@ -93,7 +93,8 @@ def network(domain: str | None):
 def views() -> list[np.ndarray]:
     """Features of the photographs to learn from in VIEWS disturbed copies."""
     x, loaded = datasets.as_float(pacs()[SOURCE][0]), loaded_network()
-    return [vectors(loaded, AUGMENTS["fine-tuned, covering"](x, torch.Generator().manual_seed(k))).numpy() for k in range(VIEWS)]
+    return [vectors(loaded, AUGMENTS["fine-tuned, covering"](x, torch.Generator().manual_seed(k)), paths.cache_dir() / "features").numpy()
+            for k in range(VIEWS)]
 
 
 def scaled(x: np.ndarray, like: np.ndarray) -> np.ndarray:
