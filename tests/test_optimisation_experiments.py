@@ -94,8 +94,8 @@ def test_every_method_is_searched_for_every_case_that_it_is_run_on():
 
 
 def test_practices_are_left_out_one_at_a_time():
-    left_out = {job.args[0]: job.args[1] for job in oe.optim_practices()} if oe.CHOSEN_DECAY else {}
-    assert all(name in ("all on", "all off") or parts == (name.removeprefix("without "),) for name, parts in left_out.items())
+    left_out = {job.args[0]: job.args[1] for job in oe.optim_practices()}
+    assert left_out["all off"] == oe.PRACTICES and all(name == "all off" or parts == (name.removeprefix("without "),) for name, parts in left_out.items())
 
 
 @pytest.mark.parametrize("name", oe.LAB)
@@ -105,12 +105,6 @@ def test_every_grid_names_the_code_that_makes_it(name):
 
 def test_the_chosen_rates_are_the_best_that_were_tried():
     assert oe.CHOSEN == pytest.approx(oe.best_rates(stored("optim_rates")))
-
-
-def test_the_chosen_decays_are_the_best_that_were_tried():
-    found = stored("optim_decay").assign(decay=lambda f: f["method"].astype(float))
-    means = found.groupby(["labels", "decay"])["accuracy"].mean()
-    assert oe.CHOSEN_DECAY == {labels: means[labels].idxmax() for labels in (5, 50)}
 
 
 def test_stored_suggestions_are_those_of_the_rule():

@@ -21,7 +21,7 @@ LAYER_DECAY = 1 / 2.6                 # from one stage to the one below, as in U
 HELD_OUT = 5                          # early stopping holds out one label in five
 METHODS = ("plain", "warm-up", "layer-wise", "gradual", "lp-ft", "early stopping", "sgd")
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-SWEEP_RATES = {"shapes": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "scratch": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)}
+SWEEP_RATES = {"shapes": (3e-4, 1e-3, 1e-2, 3e-2, 1e-1), "scratch": (3e-3, 1e-2, 3e-2, 1e-1)}    # plain at 3e-3 is in optim_schedules
 SCRATCH_RATE = 3e-2                   # what `experiments.rates` chose for scratch, at both budgets
 SOURCE_PROBE = (20, 77)               # source scenes per class and their seed: to fit the new probe on
 SOURCE_TEST = (30, 78)                # and to score both heads on
@@ -188,7 +188,8 @@ def optim_schedules() -> list:
 
 def optim_overfit() -> list:
     """Plain fine-tuning watched on two separate halves of the test scenes, with and without augmentation and decay."""
-    return [partial(watched_run, labels, augmented, seed, threads=1) for labels in (50, 5) for augmented in (True, False) for seed in SEEDS]
+    return [partial(watched_run, labels, augmented, seed, threads=1)
+            for labels, augmented in ((5, False), (50, False), (5, True)) for seed in SEEDS]
 
 
 def watched_run(labels: int, augmented: bool, seed: int, steps: int = LONG, threads: int | None = None) -> list[dict]:
@@ -214,36 +215,16 @@ def watched_run(labels: int, augmented: bool, seed: int, steps: int = LONG, thre
             for row in run.history.rows]
 
 
-DECAYS = (0.0, 0.05, 0.5, 5.0)
-# What `optim_decay` says (a test compares): weight decay of gradual unfreezing, by labels per class.
-CHOSEN_DECAY: dict = {}
-
-
-def optim_decay() -> list:
-    """Weight decay for gradual unfreezing, tried on the development shapes."""
-    return [partial(decay_run, labels, seed, threads=1) for labels in (50, 5) for seed in DEV_SEEDS]
-
-
-def decay_run(labels: int, seed: int, threads: int | None = None) -> list[dict]:
-    """One draw, every decay: rows of method (the decay), labels, seed, accuracy."""
-    if threads:
-        torch.set_num_threads(threads)
-    x, y, *test = evaluation.world(shapes.DEV8)(labels, seed)
-    rows = []
-    for decay in DECAYS:
-        _, run = tune("gradual", x, y, lr=CHOSEN["gradual", "shapes", labels, LONG], steps=LONG, seed=seed, weight_decay=decay)
-        rows.append({"method": f"{decay:g}", "labels": labels, "seed": seed, "accuracy": training.evaluate(run.model, *test)["accuracy"]})
-    return rows
-
-
 PRACTICES = ("augmentation", "weight decay", "lower rate", "gradual unfreezing")
 
 
 def optim_practices() -> list:
-    """Four good practices: all on, each left out in turn, all off."""
-    sets = {"all on": (), **{f"without {name}": (name,) for name in PRACTICES}, "all off": PRACTICES}
+    """Good practices left out one at a time, and all of them. All on is gradual unfreezing in `optim_schedules`; without
+    gradual unfreezing it is plain fine-tuning there.
+    """
+    sets = {**{f"without {name}": (name,) for name in PRACTICES[:-1]}, "all off": PRACTICES}
     return [partial(practice_run, name, left_out, labels, seed, threads=1)
-            for seed in SEEDS for labels in (50, 5) for name, left_out in sets.items()]
+            for labels in (5, 50) for seed in SEEDS for name, left_out in sets.items()]
 
 
 def practice_run(name: str, left_out: tuple, labels: int, seed: int, threads: int | None = None) -> list[dict]:
@@ -252,11 +233,11 @@ def practice_run(name: str, left_out: tuple, labels: int, seed: int, threads: in
     rate = SCRATCH_RATE if "lower rate" in left_out else CHOSEN[method, "shapes", labels, LONG]
     return one_run(method, labels, LONG, rate, seed, name=name, threads=threads,
                    augment=None if "augmentation" in left_out else methods.AUGMENT,
-                   weight_decay=0.0 if "weight decay" in left_out else CHOSEN_DECAY[labels])
+                   weight_decay=0.0 if "weight decay" in left_out else SETTING["weight_decay"])
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (optim_rates, optim_sweep, optim_finder, optim_schedules, optim_overfit, optim_decay, optim_practices)}
+LAB: dict = {f.__name__: f for f in (optim_rates, optim_sweep, optim_finder, optim_schedules, optim_overfit, optim_practices)}
 REAL: dict = {}
 _TRAINING = ("shapes", "backbones", "inference", "zoo:Preprocess", "zoo:MINI", "evaluation:world", "augmentation", "batches", "loop",
              "callbacks", "training", "optim", "freezing", "finetune", "methods:AUGMENT")
@@ -268,8 +249,7 @@ _HERE = {
     "optim_finder": ("optim_finder", "finder_run", "SETTING", "SEEDS"),
     "optim_schedules": (*_RUN, "optim_schedules", "tried", "CASES", "CHOSEN"),
     "optim_overfit": (*_SETTINGS, "optim_overfit", "watched_run", "SEEDS", "CHOSEN"),
-    "optim_decay": (*_SETTINGS, "optim_decay", "decay_run", "DECAYS", "DEV_SEEDS", "CHOSEN"),
-    "optim_practices": (*_RUN, "optim_practices", "practice_run", "PRACTICES", "SCRATCH_RATE", "CHOSEN", "CHOSEN_DECAY"),
+    "optim_practices": (*_RUN, "optim_practices", "practice_run", "PRACTICES", "SCRATCH_RATE", "CHOSEN"),
 }
 _MORE = {"optim_finder": ("rate_finder",), **{name: ("forgetting",) for name in ("optim_sweep", "optim_schedules", "optim_practices")}}
 CODE: dict[str, tuple[str, ...]] = {
