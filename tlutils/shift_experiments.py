@@ -164,27 +164,16 @@ def repair_run(shift: str, strength: float, seed: int, budgets=None, threads: in
 
 def shift_layers() -> list:
     """Which part to tune for which shift, with five labels per class: each alone, and upwards step by step (all: in shift_repairs)."""
-    return [partial(layer_run, shift, seed, start, threads=1)
-            for start in ("source", "AdaBN") for seed in SEEDS for shift in shapes.SHIFTS]
+    return [partial(layer_run, shift, seed, threads=1) for seed in SEEDS for shift in shapes.SHIFTS]
 
 
-def layer_run(shift: str, seed: int, start: str = "source", ways=(*PARTS, "gradual upwards"), labels: int = 5,
-              threads: int | None = None) -> list[dict]:
-    """Every way on one draw at strength 0.6: rows of method (the way), start, shift, labels, seed, accuracy.
-
-    start: "source" learns on from the source model; "AdaBN" from its copy with the target's batch-norm statistics, which
-    get a last look at the unlabelled pictures when the learning is over.
-    """
+def layer_run(shift: str, seed: int, ways=(*PARTS, "gradual upwards"), labels: int = 5, threads: int | None = None) -> list[dict]:
+    """Every way on one draw at strength 0.6: rows of method (the way), shift, labels, seed, accuracy."""
     _one_thread(threads)
-    unlabelled, x, y = target(seed, shift, STRENGTH)
-    model = source_model(seed) if start == "source" else adaptation.adabn(source_model(seed), unlabelled)
-    pair, rows = few_labels(seed, shift, STRENGTH, labels), []
-    for way in ways:
-        tuned = adapt(model, *pair, way, lr=CHOSEN_RATE[way], seed=seed)
-        if start == "AdaBN":
-            tuned = adaptation.adabn(tuned, unlabelled)
-        rows.append({"method": way, "start": start, "shift": shift, "labels": labels, "seed": seed, "accuracy": score(tuned, x, y)})
-    return rows
+    _, x, y = target(seed, shift, STRENGTH)
+    model, pair = source_model(seed), few_labels(seed, shift, STRENGTH, labels)
+    return [{"method": way, "shift": shift, "labels": labels, "seed": seed,
+             "accuracy": score(adapt(model, *pair, way, lr=CHOSEN_RATE[way], seed=seed), x, y)} for way in ways]
 
 
 # ---------------------------------------------------------------------------- augmentation that covers the shift, and that does not
