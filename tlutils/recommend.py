@@ -4,8 +4,9 @@
     print(recommend(x, y, candidates={"a": zoo.load("mobilenet_v2", "imagenet"), "b": features_of_b}))
 
 Every candidate is run over the pictures once, frozen; a linear probe is learned from some of the labels and tried on
-the others, in turn. How well that ranks networks, and what the advice costs in accuracy, is measured in the lesson
-`choosing_a_base_model`. Its thresholds were set on the development tasks of `choosing_experiments`.
+the others, in turn; where probes are level, LogME decides. How well that ranks networks, and what the advice costs in
+accuracy, is measured in the lesson `choosing_a_base_model`. Its thresholds were set on the development tasks of
+`choosing_experiments`.
 """
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ STRATEGIES = ("probe", "fine-tune", "scratch", "pixels")
 ENOUGH = 20          # labels per class from which on training the whole network is worth its time
 BETWEEN = (10, 30)   # labels per class where probe and fine-tuning are so close that the advice calls itself unsure
 NO_ERROR = 0.985     # a frozen probe that is right so often leaves nothing to gain
-WIDE = 0.05          # rivals that score so much less and still can't be told from the best mean that nothing is known yet
+WIDE = 0.05          # probes so close are level (LogME decides); rivals that score so much less are a doubt
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def recommend(x: Tensor | None, y, *, candidates=None, budget_seconds: float | N
     if x is not None:
         _finite(x)
     penalty = 0.1 if few <= 10 else 1.0
-    right, table, left = {}, [], []
+    right, evidence, table, left = {}, {}, [], []
     for name, source in pool.items():
         if budget_seconds is not None and table and time.process_time() - started > budget_seconds:
             left.append(name)
@@ -94,26 +95,31 @@ def recommend(x: Tensor | None, y, *, candidates=None, budget_seconds: float | N
         begun = time.process_time()
         found, size = _features(name, source, x)
         right[name] = transferability.right_by_folds(found, classes, C=penalty, seed=seed)
+        evidence[name] = transferability.logme(found, classes)
         table.append(Candidate(name, float(right[name].mean()), time.process_time() - begun, size))
     if x is not None:
         begun = time.process_time()
         right["pixels"] = transferability.right_by_folds(_pixels(x), classes, _pixel_model, folds=3, seed=seed)
         table.append(Candidate("pixels", float(right["pixels"].mean()), time.process_time() - begun, 0))
     table.sort(key=lambda row: -row.accuracy)
-    base, strategy, sure, reasons, rivals = decide(right, classes)
+    base, strategy, sure, reasons, rivals = decide(right, classes, evidence)
     if left:
         sure, reasons = False, (*reasons, f"the budget of {budget_seconds:g} s was spent before {', '.join(left)} could be tried")
     return Advice(base, strategy, sure, reasons, rivals, tuple(table), time.process_time() - started)
 
 
-def decide(right: Mapping[str, np.ndarray], classes: np.ndarray) -> tuple[str, str, bool, tuple[str, ...], tuple[str, ...]]:
+def decide(right: Mapping[str, np.ndarray], classes: np.ndarray, evidence: Mapping[str, float] | None = None) -> tuple[str, str, bool, tuple[str, ...], tuple[str, ...]]:
     """From what each candidate's probe named rightly to base, strategy, sure, reasons and rivals.
 
-    right: name -> (N,) 0 or 1, "pixels" among them or not; classes: (N,) from 0.
+    right: name -> (N,) 0 or 1, "pixels" among them or not; classes: (N,) from 0. evidence: name -> LogME, which decides among
+    the candidates within five points, or one standard error, of the best (left out: the best probe wins).
     """
     few, guess = int(np.bincount(classes).min()), np.bincount(classes).max() / len(classes)
     means = {name: float(hits.mean()) for name, hits in right.items()}
     best = max((name for name in means if name != "pixels"), key=means.get)
+    if evidence:
+        near = means[best] - max(WIDE, (means[best] * (1 - means[best]) / len(classes)) ** 0.5)
+        best = max((name for name in evidence if means[name] >= near), key=evidence.get)
     rivals = tuple(name for name in means if name not in (best, "pixels") and not told_apart(right[best], right[name]))
     reasons = [f"a linear probe on {best}, frozen, names {means[best]:.0%} of held-out labels rightly (guessing: {guess:.0%})"]
     doubts = []
