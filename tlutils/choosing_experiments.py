@@ -24,7 +24,7 @@ from .recommend import Advice, recommend
 SEEDS = range(100, 103)
 BUDGETS = (50, 5)                     # labels per class
 STEPS = 100                           # of fine-tuning
-SCRATCH_STEPS = {5: 200, 50: 400}
+SCRATCH_STEPS = {5: 200, 50: 300}
 TEST_PER_CLASS = 60
 BASES = (*(f"resnet-mini-{variant}" for variant in ("shapes", "colours", "bits1", "bits2", "bits3", "half", "noise")),
          "vgg-mini-shapes", "inception-mini-shapes", "efficientnet-mini-shapes")
@@ -95,7 +95,7 @@ def penalty(labels: int) -> float:
 
 
 # What `choose_rates` says (a test compares): the fine-tuning rate of each family with 5 and with 50 labels per class.
-CHOSEN_RATES = {"resnet-mini": (1e-3, 1e-2), "vgg-mini": (3e-3, 1e-2), "inception-mini": (3e-3, 1e-2), "efficientnet-mini": (3e-3, 1e-2)}
+CHOSEN_RATES = {"resnet-mini": (0.001, 0.01), "vgg-mini": (0.003, 0.01), "inception-mini": (0.003, 0.03), "efficientnet-mini": (0.003, 0.03)}
 SCRATCH_RATE = 0.03                   # `rates`: the best for both budgets
 
 

@@ -108,7 +108,10 @@ def recommend(x: Tensor | None, y, *, candidates=None, budget_seconds: float | N
     return Advice(base, strategy, sure, reasons, rivals, tuple(table), time.process_time() - started)
 
 
-def decide(right: Mapping[str, np.ndarray], classes: np.ndarray, evidence: Mapping[str, float] | None = None) -> tuple[str, str, bool, tuple[str, ...], tuple[str, ...]]:
+Decision = tuple[str, str, bool, tuple[str, ...], tuple[str, ...]]
+
+
+def decide(right: Mapping[str, np.ndarray], classes: np.ndarray, evidence: Mapping[str, float] | None = None) -> Decision:
     """From what each candidate's probe named rightly to base, strategy, sure, reasons and rivals.
 
     right: name -> (N,) 0 or 1, "pixels" among them or not; classes: (N,) from 0. evidence: name -> LogME, which decides among
