@@ -7,17 +7,23 @@ the way. Each step costs one message.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor, nn
 
 from . import freezing
 
 PLAIN = ("NO", "MULTI_CPU", "MULTI_GPU")
+_alone = 0                    # how many `alone` blocks we are in
 
 
 def team():
     """The Accelerator of this process: its device, its number, how many there are.
 
+    Inside `alone`, a stand-in that knows of no other process.
     Raises ValueError if `accelerate launch` was told to split the model (FSDP, DeepSpeed and the like).
     """
     from accelerate import Accelerator
@@ -26,7 +32,21 @@ def team():
     if found.distributed_type.value not in PLAIN:
         raise ValueError(f"accelerate was told to use {found.distributed_type.value}, but fit keeps a whole copy of "
                          "the model in each process: launch plain multi-CPU or multi-GPU processes")
+    if _alone:
+        return SimpleNamespace(device=found.device, mixed_precision=found.mixed_precision, num_processes=1, process_index=0,
+                               is_main_process=True, wait_for_everyone=lambda: None)
     return found
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, `fit` trains in this process only: for work where each process trains a model of its own."""
+    global _alone
+    _alone += 1
+    try:
+        yield
+    finally:
+        _alone -= 1
 
 
 def sum_gradients(team, model: nn.Module, losses: Tensor) -> Tensor:
