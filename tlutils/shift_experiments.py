@@ -292,11 +292,11 @@ def detection_run(seed: int, kinds=(None, *shapes.SHIFTS), strengths=DETECTED, s
     """
     _one_thread(threads)
     model = source_model(seed)
-    clean = _seen(model, shapes.TARGET10.draw(200, seed=CLEAN_SEED + seed)[0])
+    clean = _seen(model, shapes.TARGET10.draw(100, seed=CLEAN_SEED + seed)[0])
     rows = []
     for kind in kinds:
         for strength in strengths if kind else (0.0,):
-            new = _seen(model, shapes.TARGET10.draw(100, seed=UNLABELLED_SEED + seed, shift_kind=kind, strength=strength)[0])
+            new = _seen(model, shapes.TARGET10.draw(POOL, seed=UNLABELLED_SEED + seed, shift_kind=kind, strength=strength)[0])
             for size in sizes:
                 rng = np.random.default_rng([seed, size])
                 alarms = np.zeros(3)
