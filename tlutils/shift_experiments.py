@@ -26,7 +26,7 @@ LABELLED_SEED = 3_000_000
 CLEAN_SEED = 4_000_000
 POOL = 50                             # unlabelled and test pictures per class
 STRENGTH = 0.6
-FAR = 0.9
+FAR = 0.9                             # where a page looks a second time
 STRENGTHS = tuple(round(0.1 * i, 1) for i in range(11))
 LABELS = (1, 5, 20)                   # labelled target pictures per class
 STEPS = 100                           # of every repair that learns from labels
@@ -135,19 +135,16 @@ def rate_run(way: str, shift: str, seed: int, threads: int | None = None) -> lis
 
 def shift_repairs() -> list:
     """Each repair under each shift: nothing, AdaBN, TENT, and a few labels (plain, gradual, with AdaBN after it)."""
-    return [partial(repair_run, shift, strength, seed, threads=1)
-            for strength in (STRENGTH, FAR) for seed in SEEDS for shift in shapes.SHIFTS]
+    return [partial(repair_run, shift, STRENGTH, seed, threads=1) for seed in SEEDS for shift in shapes.SHIFTS]
 
 
-def repair_run(shift: str, strength: float, seed: int, budgets=None, threads: int | None = None) -> list[dict]:
+def repair_run(shift: str, strength: float, seed: int, budgets=LABELS, threads: int | None = None) -> list[dict]:
     """Every repair on one draw: rows of method, shift, strength, labels (per class; 0: none), seed, accuracy.
 
-    budgets: labels per class of the target (default: all of LABELS at strength 0.6, none beyond); gradual unfreezing is run at
-    5. The rows at no labels come first. "clean" is the source model on the same scenes without the shift.
+    budgets: labels per class of the target; gradual unfreezing is run at 5. The rows at no labels come
+    first. "clean" is the source model on the same scenes without the shift.
     """
     _one_thread(threads)
-    if budgets is None:
-        budgets = LABELS if strength == STRENGTH else ()
     model = source_model(seed)
     unlabelled, x, y = target(seed, shift, strength)
     tent = adaptation.tent(model, unlabelled, lr=CHOSEN_RATE["tent"], steps=TENT_STEPS, seed=seed)
@@ -163,11 +160,11 @@ def repair_run(shift: str, strength: float, seed: int, budgets=None, threads: in
 
 
 def shift_layers() -> list:
-    """Which part to tune for which shift, with five labels per class: each alone, and upwards step by step (all: in shift_repairs)."""
+    """Which part to tune for which shift, with five labels per class: each part alone (all of them: in shift_repairs)."""
     return [partial(layer_run, shift, seed, threads=1) for seed in SEEDS for shift in shapes.SHIFTS]
 
 
-def layer_run(shift: str, seed: int, ways=(*PARTS, "gradual upwards"), labels: int = 5, threads: int | None = None) -> list[dict]:
+def layer_run(shift: str, seed: int, ways=PARTS, labels: int = 5, threads: int | None = None) -> list[dict]:
     """Every way on one draw at strength 0.6: rows of method (the way), shift, labels, seed, accuracy."""
     _one_thread(threads)
     _, x, y = target(seed, shift, STRENGTH)
