@@ -32,7 +32,7 @@ LAYERS = (
     ("pretrain", "limited_experiments", "image_experiments", "text_experiments", "sentiment_experiments", "multimodal_experiments",
      "extraction_experiments",
      "optimisation_experiments", "shift_experiments"),
-    ("practice_text_experiments",),
+    ("practice_text_experiments", "nas_live"),
     ("practice_real_experiments", "practice_oneshot_experiments"),
     ("practice_domain_experiments",),
     ("choosing_experiments",),

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -268,24 +267,19 @@ def one_shot(evaluate: Callable[[Cell], float], space: Space, *, budget: int, fi
 
 
 # ---------------------------------------------------------------------------- cells to choose from
-@lru_cache(maxsize=8)
-def _all_cells(space: Space) -> tuple[Cell, ...]:
-    return tuple(space.cells())
-
-
 def _is_small(space: Space) -> bool:
     return math.prod(len(space.choices(number)) for number in range(space.blocks)) <= 2 * MOST_CANDIDATES
 
 
 def _candidates(space: Space, dice: random.Random) -> list[Cell]:
     """All cells of full size, or a sample where there are too many."""
-    return list(_all_cells(space)) if _is_small(space) else _distinct(space, dice, MOST_CANDIDATES, set())
+    return space.cells() if _is_small(space) else _distinct(space, dice, MOST_CANDIDATES, set())
 
 
 def _distinct(space: Space, dice: random.Random, count: int, besides: set[Cell]) -> list[Cell]:
     """So many different cells of full size at random, none of them in `besides`; fewer if there are no more."""
     if _is_small(space):
-        pool = [cell for cell in _all_cells(space) if cell not in besides]
+        pool = [cell for cell in space.cells() if cell not in besides]
         return dice.sample(pool, min(count, len(pool)))
     drawn = (space.random(dice) for _ in itertools.count())
     fresh: dict[Cell, None] = {}

@@ -71,17 +71,18 @@ def pictures(task: str, n: int, seed: int) -> tuple[Tensor, Tensor]:
     return zoo.MINI(shapes.render(scenes(labels, torch.Generator().manual_seed(seed)))), labels
 
 
-def train_cell(cell: Cell, task: str = "shapes", seed: int = 0) -> dict:
+def train_cell(cell: Cell, task: str = "shapes", seed: int = 0, **changes) -> dict:
     """Train a network of this cell: a row of task, cell, seed, accuracy, parameters and seconds (of the processor).
 
     One thread, about a second. The same cell, task and seed give the same accuracy in every process of a machine.
+    changes: to TRAINING, fewer steps for instance.
     """
     began = time.process_time()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = nas_networks.CellBackbone(cell, **NETWORK)
         model = nn.Sequential(backbone, nn.Linear(backbone.width, TASKS[task][0]))
-    training.fit(model, pictures(task, TRAIN, 1), seed=seed, **TRAINING)
+    training.fit(model, pictures(task, TRAIN, 1), seed=seed, **TRAINING | changes)
     accuracy = training.evaluate(model, *pictures(task, TEST, 2))["accuracy"]
     return {"task": task, "cell": str(cell), "seed": seed, "accuracy": round(accuracy, 6),
             "parameters": nas_networks.count_parameters(backbone), "seconds": round(time.process_time() - began, 2)}

@@ -14,7 +14,7 @@ import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from . import paths
@@ -161,10 +161,7 @@ class Space:
 
     def cells(self, blocks: int | None = None) -> list[Cell]:
         """Every cell with so many blocks (default: the most). Grows quickly: 4 operations, chained, 3 blocks make 2,560."""
-        level = self.first_level()
-        for _ in range((self.blocks if blocks is None else blocks) - 1):
-            level = self.expand(level)
-        return level
+        return list(_level(self, self.blocks if blocks is None else blocks))
 
     def __contains__(self, cell: Cell) -> bool:
         cell = cell.canonical()
@@ -195,6 +192,11 @@ class Space:
                 for branch in changed:
                     new = (branch, block[1]) if side == 0 else (block[0], branch)
                     yield (*cell.blocks[:number], new, *cell.blocks[number + 1:])
+
+
+@lru_cache(maxsize=16)
+def _level(space: Space, blocks: int) -> tuple[Cell, ...]:
+    return tuple(space.expand(_level(space, blocks - 1)) if blocks > 1 else space.first_level())
 
 
 BENCHMARK_SPACE = Space(("identity", "sep3", "avg3", "max3"), blocks=3, back=1, chained=True)
