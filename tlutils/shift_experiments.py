@@ -317,7 +317,7 @@ def _seen(model: nn.Module, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 FEW = (2, 8, 32, 500)                 # unlabelled pictures that AdaBN gets
 MIXES = (10, 2, 1)                    # classes among the pictures that arrive
 HOT = (1e-3, 1e-2, 1e-1)              # TENT's rates, up to the harmful
-HARM_SHIFTS = (None, "noise", "night")
+HARM_SHIFTS = (None, "noise")
 SOURCE_COUNT = 16                     # the source's statistics count as so many pictures where they are mixed in
 
 
