@@ -148,8 +148,8 @@ def test_the_grid_used_the_settings_that_the_search_chose():
 
 def test_the_grid_is_whole():
     grid = report.load("lab", "extract_grid")
-    assert len(grid) == (len(extraction.NAMES) * 3 - 1) * 3 * 5 and grid["accuracy"].notna().all() and grid["outside"].between(0, 1).all()
-    assert (grid[grid["setting"] != "far domain"][list(shapes.SHIFTS)].notna()).all(axis=None)
+    assert len(grid) == 3 * (9 + 8) * 5 and grid["accuracy"].notna().all() and grid["outside"].between(0, 1).all()
+    assert (grid[grid["setting"] == "near"][list(shapes.SHIFTS)].notna()).all(axis=None)
 
 
 def test_a_cell_of_the_grid_comes_out_again():
