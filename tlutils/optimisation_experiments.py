@@ -21,8 +21,7 @@ LAYER_DECAY = 1 / 2.6                 # from one stage to the one below, as in U
 HELD_OUT = 5                          # early stopping holds out one label in five
 METHODS = ("plain", "warm-up", "layer-wise", "gradual", "lp-ft", "early stopping", "sgd")
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-SWEEP_RATES = {"shapes": (3e-4, 1e-3, 1e-2, 3e-2, 1e-1), "scratch": (3e-3, 1e-2, 3e-2, 1e-1)}    # plain at 3e-3 is in optim_schedules
-SWEEP_ENDS = {"shapes": (1e-4,), "scratch": (1e-3, 3e-1)}
+SWEEP_RATES = (1e-4, 3e-4, 1e-3, 1e-2, 3e-2, 1e-1)      # plain at 3e-3 is in optim_schedules
 SCRATCH_RATE = 3e-2                   # what `experiments.rates` chose for scratch, at both budgets
 SOURCE_PROBE = (20, 77)               # source scenes per class and their seed: to fit the new probe on
 SOURCE_TEST = (30, 78)                # and to score both heads on
@@ -159,20 +158,13 @@ CHOSEN: dict = {
 
 # ---------------------------------------------------------------------------- the grids
 def optim_sweep() -> list:
-    """Learning rates, pretrained and from scratch, at two label budgets: accuracy, and what is left of the source."""
-    return [partial(one_run, "plain", labels, LONG, rate, seed, None if source == "scratch" else source, threads=1)
-            for seed in SEEDS for labels in (50, 5) for source, rates in SWEEP_RATES.items() for rate in rates]
-
-
-def optim_sweep_ends() -> list:
-    """The outer rates of the same sweep."""
-    return [partial(one_run, "plain", labels, LONG, rate, seed, None if source == "scratch" else source, threads=1)
-            for seed in SEEDS for labels in (50, 5) for source, rates in SWEEP_ENDS.items() for rate in rates]
+    """Plain fine-tuning over learning rates, at two label budgets: accuracy, and what is left of the source."""
+    return [partial(one_run, "plain", labels, LONG, rate, seed, threads=1) for seed in SEEDS for labels in (50, 5) for rate in SWEEP_RATES]
 
 
 def optim_finder() -> list:
     """What a range test suggests, pretrained and from scratch, at two label budgets."""
-    return [partial(finder_run, source, labels, seed, threads=1) for labels in (50, 5) for source in SWEEP_RATES for seed in SEEDS]
+    return [partial(finder_run, source, labels, seed, threads=1) for labels in (50, 5) for source in ("shapes", "scratch") for seed in SEEDS]
 
 
 def finder_run(source: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
@@ -244,7 +236,7 @@ def practice_run(name: str, left_out: tuple, labels: int, seed: int, threads: in
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (optim_rates, optim_sweep, optim_sweep_ends, optim_finder, optim_schedules, optim_overfit, optim_practices)}
+LAB: dict = {f.__name__: f for f in (optim_rates, optim_sweep, optim_finder, optim_schedules, optim_overfit, optim_practices)}
 REAL: dict = {}
 _TRAINING = ("shapes", "backbones", "inference", "zoo:Preprocess", "zoo:MINI", "evaluation:world", "augmentation", "batches", "loop",
              "callbacks", "training", "optim", "freezing", "finetune", "methods:AUGMENT")
@@ -253,13 +245,12 @@ _RUN = (*_SETTINGS, "SEEDS", "one_run", "scored", "source_scenes", "SOURCE_PROBE
 _HERE = {
     "optim_rates": (*_SETTINGS, "search", "tried", "CASES", "RATES", "DEV_SEEDS", "hold_out", "HELD_OUT"),
     "optim_sweep": (*_RUN, "optim_sweep", "SWEEP_RATES"),
-    "optim_sweep_ends": (*_RUN, "optim_sweep_ends", "SWEEP_ENDS"),
     "optim_finder": ("optim_finder", "finder_run", "SETTING", "SEEDS"),
     "optim_schedules": (*_RUN, "optim_schedules", "tried", "CASES", "CHOSEN"),
     "optim_overfit": (*_SETTINGS, "optim_overfit", "watched_run", "SEEDS", "CHOSEN"),
     "optim_practices": (*_RUN, "optim_practices", "practice_run", "PRACTICES", "SCRATCH_RATE", "CHOSEN"),
 }
-_FORGETTING = ("optim_sweep", "optim_sweep_ends", "optim_schedules", "optim_practices")
+_FORGETTING = ("optim_sweep", "optim_schedules", "optim_practices")
 _MORE = {"optim_finder": ("rate_finder",), **dict.fromkeys(_FORGETTING, ("forgetting",))}
 CODE: dict[str, tuple[str, ...]] = {
     name: (*_TRAINING, *_MORE.get(name, ()), *(f"optimisation_experiments:{part}" for part in parts)) for name, parts in _HERE.items()}
