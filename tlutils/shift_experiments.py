@@ -381,8 +381,8 @@ _HERE = {
     "shift_layers": (*_ADAPT, *_CHOSEN, "shift_layers", "layer_run", "PARTS", "WAYS"),
     "shift_augmentation": ("SEEDS", "shift_augmentation", "augmentation_run", "random_blur", "random_noise", "random_grey", "_half"),
     "shift_dial": ("SEEDS", "shift_dial", "dial_run", "STRENGTHS", "CLEAN_SEED", "_features", "_Prepare"),
-    "shift_detection": ("SEEDS", "shift_detection", "detection_run", "SIZES", "REFERENCE", "REPEATS", "LEVEL", "DETECTED", "DETECTED_SHIFTS", "CLEAN_SEED",
-                        "_seen", "_features", "_Prepare"),
+    "shift_detection": ("SEEDS", "shift_detection", "detection_run", "SIZES", "REFERENCE", "REPEATS", "LEVEL", "DETECTED", "DETECTED_SHIFTS",
+                        "CLEAN_SEED", "_seen", "_features", "_Prepare"),
     "shift_harm": (*_CHOSEN, "shift_harm", "harm_run", "FEW", "MIXES", "HOT", "HARM_SHIFTS", "SOURCE_COUNT"),
 }
 _MORE = {"shift_dial": ("domains",), "shift_detection": ("domains",)}
