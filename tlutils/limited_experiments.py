@@ -56,18 +56,15 @@ class Learner:
         return finetune.Run(model, history)
 
 
-# Chosen on the development shapes for (few, many) labels: with augmentation by `rates`, without by `limited_rates` (tests compare).
+# Chosen with augmentation on the development shapes for (few, many) labels per class, by `rates` (a test compares).
 RATE = {"scratch": (0.03, 0.03), "fine-tuning": (3e-4, 3e-3)}
-PLAIN_RATE = {"scratch": (0.03, 0.03), "fine-tuning": (1e-3, 3e-3)}
-PLAIN_CANDIDATES = {"scratch": (0.01, 0.03, 0.1), "fine-tuning": (3e-4, 1e-3, 3e-3)}
 START = {"scratch": (None, scratch_steps), "fine-tuning": ("shapes", FINETUNE_STEPS)}
 
 
 def learner(name: str, labels: int, **more) -> Learner:
-    """"scratch" or "fine-tuning" at its chosen rate for so many labels per class (the plain one where augment=None and no mix)."""
-    rates = PLAIN_RATE if more.get("augment", AUGMENT) is None and not more.get("mix") else RATE
+    """"scratch" or "fine-tuning" at its chosen rate for so many labels per class; more: the knobs that are turned."""
     weights, steps = START[name]
-    return Learner(**{"weights": weights, "lr": rates[name][FEW if labels <= 10 else MANY], "steps": steps} | more)
+    return Learner(**{"weights": weights, "lr": RATE[name][FEW if labels <= 10 else MANY], "steps": steps} | more)
 
 
 def learn_run(method: str, learned: Learner, task: shapes.Task, labels: int, seed: int, columns: dict, threads: int | None = None) -> list[dict]:
@@ -102,28 +99,10 @@ KINDS = {"flip": augmentation.affine(**STILL, flip=True), "rotate": augmentation
 FLIPPED = augmentation.compose(augmentation.affine(flip=True), augmentation.colour())
 
 
-def limited_rates() -> list:
-    """Learning rates without augmentation, tried on the development shapes (scratch at 50 labels only: with 5 it learns nothing)."""
-    return [job for name, rates in PLAIN_CANDIDATES.items() for rate in rates
-            for job in _jobs({f"{rate:g}": lambda labels, name=name, rate=rate: learner(name, labels, augment=None, lr=rate)},
-                             (5, 50) if name == "fine-tuning" else (50,), shapes.DEV8, DEV_SEEDS[:2], contestant=name)]
-
-
 def limited_plain() -> list:
-    """Accuracy by labels per class without augmentation: scratch and fine-tuning at their own rates."""
-    def plain(name):
-        return {f"{name}, no augmentation": lambda labels: learner(name, labels, augment=None)}
-    return _jobs(plain("scratch"), (50, 200)) + _jobs(plain("fine-tuning"), (5, 50, 200))
-
-
-def limited_kinds() -> list:
-    """One kind of augmentation at a time: fine-tuning with 5 labels per class."""
-    return _jobs({kind: lambda labels, one=one: learner("fine-tuning", labels, augment=one) for kind, one in KINDS.items()}, [5])
-
-
-def limited_kinds_scratch() -> list:
-    """One kind of augmentation at a time: scratch with 50 labels per class."""
-    return _jobs({kind: lambda labels, one=one: learner("scratch", labels, augment=one) for kind, one in KINDS.items()}, [50])
+    """Accuracy without augmentation, all else as in why_transfer: scratch and fine-tuning."""
+    return [job for name, n in (("scratch", 200), ("fine-tuning", 5), ("fine-tuning", 50), ("scratch", 50))
+            for job in _jobs({f"{name}, no augmentation": lambda labels, name=name: learner(name, labels, augment=None)}, [n])]
 
 
 @dataclass(frozen=True)
@@ -155,21 +134,6 @@ class Mirrored(shapes.Task):
 # Shapes that point to the right, however they are turned within 75 degrees: scenes turn them by 45, augmentation by 30 more.
 SIGNS = Mirrored("which shape, and which way does it point?", ("chevron", "comb", "cee", "flag"), 4)
 FLIPS = {"no augmentation": None, "augmentation": AUGMENT, "augmentation with flip": FLIPPED}
-
-
-def limited_flip() -> list:
-    """Fine-tuning on shapes whose mirror image is another class: no augmentation, augmentation, augmentation with flips."""
-    return [partial(flip_run, name, labels, seed, threads=1) for labels in (50, 5) for seed in TUNED_SEEDS for name in FLIPS]
-
-
-def flip_run(name: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
-    """One of FLIPS on SIGNS: a row of method, labels, seed, accuracy and `shape` (share whose shape is right, whatever the side)."""
-    if threads:
-        torch.set_num_threads(threads)
-    x, y, x_test, y_test = evaluation.world(SIGNS)(labels, seed)
-    predicted = learner("fine-tuning", labels, augment=FLIPS[name])(x, y, seed).predict(x_test)
-    return [{"method": name, "labels": labels, "seed": seed, "accuracy": metrics.accuracy(predicted, y_test),
-             "shape": metrics.accuracy(predicted // 2, y_test // 2)}]
 
 
 # ---------------------------------------------------------------------------- frozen features
@@ -243,29 +207,16 @@ def head_run(labels: int, seed: int, threads: int | None = None) -> list[dict]:
 
 
 # ---------------------------------------------------------------------------- decay, dropout and mixing on trained networks
-def limited_decay() -> list:
-    """Weight decay and dropout in fine-tuning with 5 and 50 labels per class (a decay of 0.05 stands in why_transfer)."""
-    knobs = {"none": {"weight_decay": 0.0}, "decay 5": {"weight_decay": 5.0}, "dropout 0.5": {"dropout": 0.5}}
-    return _jobs({name: lambda labels, knob=knob: learner("fine-tuning", labels, **knob) for name, knob in knobs.items()}, (5, 50))
-
-
-def limited_decay_scratch() -> list:
-    """Weight decay and dropout in training from scratch with 50 labels per class (a decay of 0.05 stands in why_transfer)."""
-    knobs = {"none": {"weight_decay": 0.0}, "decay 0.5": {"weight_decay": 0.5}, "dropout 0.5": {"dropout": 0.5}}
-    return _jobs({name: lambda labels, knob=knob: learner("scratch", labels, **knob) for name, knob in knobs.items()}, [50])
-
-
-MIXED = {"mixup": {"mix": "mixup", "alpha": 0.4}, "cutmix": {"mix": "cutmix", "alpha": 1.0}}
-
-
 def limited_mix() -> list:
-    """Mixup on top of augmentation, in fine-tuning with 5 and 50 labels per class."""
-    return _jobs({"mixup": lambda labels: learner("fine-tuning", labels, **MIXED["mixup"])}, (5, 50))
+    """Mixup (alpha 0.4) on top of augmentation, in fine-tuning with 5 and 50 labels per class."""
+    return [job for n in (5, 50) for job in _jobs({"mixup": lambda labels: learner("fine-tuning", labels, mix="mixup")}, [n])]
 
 
-def limited_mix_scratch() -> list:
-    """Mixup and CutMix on top of augmentation, in training from scratch with 50 labels per class."""
-    return _jobs({name: lambda labels, knob=knob: learner("scratch", labels, **knob) for name, knob in MIXED.items()}, [50])
+def limited_decay() -> list:
+    """Weight decay of 5 and dropout of one half in fine-tuning with 5 and 50 labels per class (0.05 and none stand in why_transfer)."""
+    knobs = {"decay 5": {"weight_decay": 5.0}, "dropout 0.5": {"dropout": 0.5}}
+    return [job for n in (5, 50) for job in
+            _jobs({name: lambda labels, knob=knob: learner("fine-tuning", labels, **knob) for name, knob in knobs.items()}, [n])]
 
 
 # ---------------------------------------------------------------------------- pseudo-labels
@@ -309,64 +260,29 @@ def pseudo_run(source: str, labels: int, seed: int, threads: int | None = None) 
             {"method": "true labels", **common, "accuracy": metrics.accuracy(best.predict(test), y_test)}]
 
 
-def limited_pseudo_tuning() -> list:
-    """The probe names 1,000 pictures, then all layers are fine-tuned on them: two sources, 1 to 20 labels per class."""
-    return [partial(pseudo_tuning_run, source, labels, seed, threads=1)
-            for source, labels in (("shapes", 20), ("shapes", 5), ("shapes", 1), ("bits2", 5)) for seed in TUNED_SEEDS]
-
-
-def pseudo_tuning_run(source: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
-    """One draw: the probe, fine-tuning on its pseudo-labels (all of them; the confident half), rows as `pseudo_run`'s."""
-    if threads:
-        torch.set_num_threads(threads)
-    x, y, x_test, y_test = evaluation.world(shapes.TARGET10)(labels, seed)
-    more, truth = unlabelled(seed)
-    few, many, test = (training.predict(backbone(source), part).numpy() for part in (x, more, x_test))
-    probe = finetune.linear_probe(few, y, C=C_FEW if labels <= 10 else C_MANY)
-    common = {"source": source, "labels": labels, "seed": seed}
-    rows = [{"method": "probe", **common, "accuracy": metrics.accuracy(probe.predict(test), y_test)}]
-    sure = probe.predict_proba(many)
-    for method, threshold in (("all pseudo-labels", 0.1), ("confident half", float(np.median(sure.max(1))))):
-        taken, named = semi.confident(sure, threshold)
-        learned = learner("fine-tuning", 100, weights=source)
-        found = learned(torch.cat([x, more[taken]]), torch.cat([y, torch.as_tensor(named)]), seed)
-        rows.append({"method": method, **common, "accuracy": metrics.accuracy(found.predict(x_test), y_test), "taken": len(taken),
-                     "pure": float((truth.numpy()[taken] == named).mean())})
-    return rows
-
-
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (
-    limited_rates, limited_plain, limited_kinds, limited_kinds_scratch, limited_flip, limited_view_rates, limited_views, limited_heads,
-    limited_decay, limited_decay_scratch, limited_mix, limited_mix_scratch, limited_pseudo, limited_pseudo_tuning)}
+LAB: dict = {f.__name__: f for f in (limited_plain, limited_view_rates, limited_views, limited_heads, limited_decay, limited_mix, limited_pseudo)}
 REAL: dict = {}
 _BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune",
           "methods", "evaluation:world", "zoo:Preprocess", "zoo:MINI", "metrics:accuracy")
 _LEARN = ("Learner", "learner", "learn_run", "_jobs", "RATE", "START", "FINETUNE_STEPS", "TUNED_SEEDS")
 _FROZEN = ("backbone", "SEEDS")
 _HERE = {
-    "limited_rates": (*_LEARN, "PLAIN_CANDIDATES", "DEV_SEEDS"),
-    "limited_plain": (*_LEARN, "PLAIN_RATE"),
-    "limited_kinds": (*_LEARN, "KINDS", "STILL", "noise"),
-    "limited_kinds_scratch": (*_LEARN, "KINDS", "STILL", "noise"),
-    "limited_flip": (*_LEARN, "PLAIN_RATE", "flip_run", "Mirrored", "SIGNS", "FLIPS", "FLIPPED"),
+    "limited_plain": _LEARN,
     "limited_view_rates": (*_FROZEN, "view_run", "VIEWS", "PENALTIES", "DEV_SEEDS"),
     "limited_views": (*_FROZEN, "view_run", "VIEWS", "VIEW_C"),
     "limited_heads": (*_FROZEN, "head_run", "STRENGTHS", "HEAD_RATE", "HEAD_STEPS"),
     "limited_decay": _LEARN,
-    "limited_decay_scratch": _LEARN,
-    "limited_mix": (*_LEARN, "MIXED"),
-    "limited_mix_scratch": (*_LEARN, "MIXED"),
+    "limited_mix": _LEARN,
     "limited_pseudo": (*_FROZEN, "pseudo_run", "unlabelled", "UNLABELLED", "UNLABELLED_SEED", "THRESHOLDS", "C_FEW", "C_MANY"),
-    "limited_pseudo_tuning": (*_LEARN, *_FROZEN, "pseudo_tuning_run", "unlabelled", "UNLABELLED", "UNLABELLED_SEED", "C_FEW", "C_MANY"),
 }
-_MORE = {"limited_mix": ("mixing",), "limited_mix_scratch": ("mixing",), "limited_pseudo": ("semi",), "limited_pseudo_tuning": ("semi",),
-         "limited_views": ("views:extract_views",), "limited_view_rates": ("views:extract_views",)}
+_MORE = {"limited_mix": ("mixing",), "limited_pseudo": ("semi",), "limited_views": ("views:extract_views",),
+         "limited_view_rates": ("views:extract_views",)}
 CODE: dict[str, tuple[str, ...]] = {
     name: (*_BELOW, *_MORE.get(name, ()), f"limited_experiments:{name}", *(f"limited_experiments:{part}" for part in parts))
     for name, parts in _HERE.items()}
 WEIGHTS: dict[str, tuple[str, ...]] = {
-    name: ("resnet-mini-shapes", *(("resnet-mini-bits2",) if "pseudo" in name else ())) for name in LAB}
+    name: ("resnet-mini-shapes", *(("resnet-mini-bits2",) if name == "limited_pseudo" else ())) for name in LAB}
 
 
 def provenance(name: str, rows: list[dict]) -> dict:
