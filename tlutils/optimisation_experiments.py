@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 
-import numpy as np
 import torch
 
-from . import evaluation, finetune, forgetting, methods, optim, rate_finder, shapes, training, zoo
+from . import evaluation, finetune, forgetting, methods, optim, shapes, training, zoo
 
 SEEDS = range(100, 105)
 DEV_SEEDS = (0, 1)
@@ -162,23 +161,6 @@ def optim_sweep() -> list:
     return [partial(one_run, "plain", labels, LONG, rate, seed, threads=1) for seed in SEEDS for labels in (50, 5) for rate in SWEEP_RATES]
 
 
-def optim_finder() -> list:
-    """What a range test suggests, pretrained and from scratch, at two label budgets."""
-    return [partial(finder_run, source, labels, seed, threads=1) for labels in (50, 5) for source in ("shapes", "scratch") for seed in SEEDS]
-
-
-def finder_run(source: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
-    """One range test of 100 steps: a row for each rule, its suggestion as `rate` and its logarithm (base 10) as `value`."""
-    if threads:
-        torch.set_num_threads(threads)
-    x, y, *_ = evaluation.world(shapes.TARGET10)(labels, seed)
-    model = finetune.Classifier(zoo.load("resnet-mini", None if source == "scratch" else source, seed=seed), 10, seed=seed)
-    found = rate_finder.range_test(model, (x, y), low=1e-5, high=1.0, seed=seed, augment=methods.AUGMENT, **SETTING)
-    rates = {rule: found.suggest(rule) for rule in rate_finder.RULES}
-    return [{"method": rule, "source": source, "labels": labels, "seed": seed, "rate": rate, "value": float(np.log10(rate))}
-            for rule, rate in rates.items()]
-
-
 def optim_schedules() -> list:
     """Every method at its own rate: target accuracy and what is left of the source, by source, labels and steps."""
     return [partial(one_run, method, labels, steps, CHOSEN[method, source, labels, steps], seed, source, threads=1)
@@ -218,12 +200,21 @@ PRACTICES = ("augmentation", "weight decay", "lower rate", "gradual unfreezing")
 
 
 def optim_practices() -> list:
-    """Good practices left out one at a time, and all of them. All on is gradual unfreezing in `optim_schedules`; without
-    gradual unfreezing it is plain fine-tuning there.
+    """Good practices left out one at a time, and all of them, at 5 labels per class.
+
+    All on is gradual unfreezing in `optim_schedules`; without gradual unfreezing it is plain fine-tuning there.
     """
+    return _practices(5)
+
+
+def optim_practices_50() -> list:
+    """The same at 50 labels per class."""
+    return _practices(50)
+
+
+def _practices(labels: int) -> list:
     sets = {**{f"without {name}": (name,) for name in PRACTICES[:-1]}, "all off": PRACTICES}
-    return [partial(practice_run, name, left_out, labels, seed, threads=1)
-            for labels in (5, 50) for seed in SEEDS for name, left_out in sets.items()]
+    return [partial(practice_run, name, left_out, labels, seed, threads=1) for seed in SEEDS for name, left_out in sets.items()]
 
 
 def practice_run(name: str, left_out: tuple, labels: int, seed: int, threads: int | None = None) -> list[dict]:
@@ -236,22 +227,21 @@ def practice_run(name: str, left_out: tuple, labels: int, seed: int, threads: in
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (optim_rates, optim_sweep, optim_finder, optim_schedules, optim_overfit, optim_practices)}
+LAB: dict = {f.__name__: f for f in (optim_rates, optim_sweep, optim_schedules, optim_overfit, optim_practices, optim_practices_50)}
 REAL: dict = {}
 _TRAINING = ("shapes", "backbones", "inference", "zoo:Preprocess", "zoo:MINI", "evaluation:world", "augmentation", "batches", "loop",
              "callbacks", "training", "optim", "freezing", "finetune", "methods:AUGMENT")
 _SETTINGS = ("tune", "METHODS", "SETTING", "LAYER_DECAY", "SHORT", "LONG")
 _RUN = (*_SETTINGS, "SEEDS", "one_run", "scored", "source_scenes", "SOURCE_PROBE", "SOURCE_TEST", "hold_out", "HELD_OUT")
+_PRACTICES = ("optim_practices", "optim_practices_50")
 _HERE = {
     "optim_rates": (*_SETTINGS, "search", "tried", "CASES", "RATES", "DEV_SEEDS", "hold_out", "HELD_OUT"),
     "optim_sweep": (*_RUN, "optim_sweep", "SWEEP_RATES"),
-    "optim_finder": ("optim_finder", "finder_run", "SETTING", "SEEDS"),
     "optim_schedules": (*_RUN, "optim_schedules", "tried", "CASES", "CHOSEN"),
     "optim_overfit": (*_SETTINGS, "optim_overfit", "watched_run", "SEEDS", "CHOSEN"),
-    "optim_practices": (*_RUN, "optim_practices", "practice_run", "PRACTICES", "SCRATCH_RATE", "CHOSEN"),
+    **{name: (*_RUN, name, "_practices", "practice_run", "PRACTICES", "SCRATCH_RATE", "CHOSEN") for name in _PRACTICES},
 }
-_FORGETTING = ("optim_sweep", "optim_schedules", "optim_practices")
-_MORE = {"optim_finder": ("rate_finder",), **dict.fromkeys(_FORGETTING, ("forgetting",))}
+_MORE = dict.fromkeys(("optim_sweep", "optim_schedules", *_PRACTICES), ("forgetting",))
 CODE: dict[str, tuple[str, ...]] = {
     name: (*_TRAINING, *_MORE.get(name, ()), *(f"optimisation_experiments:{part}" for part in parts)) for name, parts in _HERE.items()}
 _BOTH = ("resnet-mini-shapes", "resnet-mini-colours")
