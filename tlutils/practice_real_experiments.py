@@ -25,7 +25,7 @@ BATCH = 32
 
 # ---------------------------------------------------------------------------- strategies: ants and bees, clothes
 SETS = {"hymenoptera": {"size": 160, "thin": None}, "clothing10": {"size": 128, "thin": 40}}
-EPOCHS = {"hymenoptera": {"last-2": 10, "full": 25, "LP-FT": 6}, "clothing10": {"last-2": 5, "full": 5, "LP-FT": 3}}
+EPOCHS = {"hymenoptera": {"full": 25, "LP-FT": 6, "last-2": 10}, "clothing10": {"full": 5, "LP-FT": 3, "last-2": 5}}
 RATES = {"last-2": (3e-4, 1e-3, 3e-3), "full": (1e-4, 3e-4, 1e-3), "LP-FT": (3e-5, 1e-4, 3e-4)}
 FITTED = ("probe", "kNN")
 TRAINED = {"last-2": {"strategy": "last-k", "k": 2}, "full": {"strategy": "full"}, "LP-FT": {"strategy": "lp-ft"}}
@@ -139,20 +139,22 @@ def chosen_rate(method: str) -> tuple[float, list[dict]]:
 def ants_bees_strategies() -> list[dict]:
     """Ants and bees, all 244 training photographs: strategies compared from files to accuracy, and what the cache of features saves."""
     rows = [row for repeat in range(5) for row in kept(cache_run, repeat)] + _fitted("hymenoptera")
-    for method, epochs in EPOCHS["hymenoptera"].items():
-        best, tried = chosen_rate(method)
-        rows += tried + [row for seed in SEEDS for row in kept(apart, "hymenoptera", method, best, epochs, seed, False)]
-    return rows
+    chosen = {method: chosen_rate(method) for method in EPOCHS["hymenoptera"]}
+    return rows + [row for _, tried in chosen.values() for row in tried] + _trained("hymenoptera", {m: rate for m, (rate, _) in chosen.items()})
 
 
 def clothing_strategies() -> list[dict]:
     """Ten kinds of clothes, at most 40 training photographs each: strategies compared, accuracy and balanced accuracy."""
-    return _fitted("clothing10") + [row for method, epochs in EPOCHS["clothing10"].items() for seed in SEEDS
-                                    for row in kept(apart, "clothing10", method, chosen_rate(method)[0], epochs, seed, False)]
+    return _fitted("clothing10") + _trained("clothing10", {method: chosen_rate(method)[0] for method in EPOCHS["clothing10"]})
 
 
 def _fitted(name: str) -> list[dict]:
     return [row for method in FITTED for seed in SEEDS for row in kept(apart, name, method, None, None, seed, False)]
+
+
+def _trained(name: str, rates: dict[str, float]) -> list[dict]:
+    return [row for seed in SEEDS for method, epochs in EPOCHS[name].items()
+            for row in kept(apart, name, method, rates[method], epochs, seed, False)]
 
 
 LAB: dict = {}
