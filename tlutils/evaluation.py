@@ -196,6 +196,8 @@ def assert_rows_agree(stored: pd.DataFrame, live: pd.DataFrame, *, value: str = 
     amplifies it). Raises SliceDisagrees naming the first that is, ValueError for a row that the grid lacks.
     """
     keys = [c for c in live if c in stored and c != value and (live[c].dtype.kind != "f" or c in ("strength", "rate", "level"))]
+    settings = {c: float for c in ("strength", "rate", "level") if c in keys}
+    live, stored = live.astype(settings), stored.astype(settings)
     both = live.merge(stored[[*keys, value]].drop_duplicates(keys), on=keys, how="left", suffixes=("", " stored"))
     for row in both.to_dict("records"):
         name = ", ".join(f"{k} {row[k]}" for k in keys)
