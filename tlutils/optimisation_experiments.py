@@ -207,11 +207,6 @@ def optim_practices() -> list:
     return _practices(5)
 
 
-def optim_practices_50() -> list:
-    """The same at 50 labels per class."""
-    return _practices(50)
-
-
 def _practices(labels: int) -> list:
     sets = {**{f"without {name}": (name,) for name in PRACTICES[:-1]}, "all off": PRACTICES}
     return [partial(practice_run, name, left_out, labels, seed, threads=1) for seed in SEEDS for name, left_out in sets.items()]
@@ -227,21 +222,20 @@ def practice_run(name: str, left_out: tuple, labels: int, seed: int, threads: in
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (optim_rates, optim_sweep, optim_schedules, optim_overfit, optim_practices, optim_practices_50)}
+LAB: dict = {f.__name__: f for f in (optim_rates, optim_sweep, optim_schedules, optim_overfit, optim_practices)}
 REAL: dict = {}
 _TRAINING = ("shapes", "backbones", "inference", "zoo:Preprocess", "zoo:MINI", "evaluation:world", "augmentation", "batches", "loop",
              "callbacks", "training", "optim", "freezing", "finetune", "methods:AUGMENT")
 _SETTINGS = ("tune", "METHODS", "SETTING", "LAYER_DECAY", "SHORT", "LONG")
 _RUN = (*_SETTINGS, "SEEDS", "one_run", "scored", "source_scenes", "SOURCE_PROBE", "SOURCE_TEST", "hold_out", "HELD_OUT")
-_PRACTICES = ("optim_practices", "optim_practices_50")
 _HERE = {
     "optim_rates": (*_SETTINGS, "search", "tried", "CASES", "RATES", "DEV_SEEDS", "hold_out", "HELD_OUT"),
     "optim_sweep": (*_RUN, "optim_sweep", "SWEEP_RATES"),
     "optim_schedules": (*_RUN, "optim_schedules", "tried", "CASES", "CHOSEN"),
     "optim_overfit": (*_SETTINGS, "optim_overfit", "watched_run", "SEEDS", "CHOSEN"),
-    **{name: (*_RUN, name, "_practices", "practice_run", "PRACTICES", "SCRATCH_RATE", "CHOSEN") for name in _PRACTICES},
+    "optim_practices": (*_RUN, "optim_practices", "_practices", "practice_run", "PRACTICES", "SCRATCH_RATE", "CHOSEN"),
 }
-_MORE = dict.fromkeys(("optim_sweep", "optim_schedules", *_PRACTICES), ("forgetting",))
+_MORE = dict.fromkeys(("optim_sweep", "optim_schedules", "optim_practices"), ("forgetting",))
 CODE: dict[str, tuple[str, ...]] = {
     name: (*_TRAINING, *_MORE.get(name, ()), *(f"optimisation_experiments:{part}" for part in parts)) for name, parts in _HERE.items()}
 _BOTH = ("resnet-mini-shapes", "resnet-mini-colours")
