@@ -22,6 +22,7 @@ from .metrics import correct
 from .recommend import Advice, recommend
 
 SEEDS = range(100, 103)
+TUNED_SEEDS = range(100, 101)         # of the fine-tuned: a draw of each task, the tasks are what the intervals go over
 BUDGETS = (50, 5)                     # labels per class
 STEPS = 100                           # of fine-tuning
 SCRATCH_STEPS = {5: 200, 50: 300}
@@ -130,8 +131,27 @@ def tuned(base: str, lr: float) -> Train:
 
 
 def choose_truth() -> list:
-    """Ten base models fine-tuned and probed on six held-out tasks, beside scratch, a random network and pixels."""
-    return [partial(truth_run, task, labels, seed, threads=1) for seed in SEEDS for labels in BUDGETS for task in TASKS]
+    """Ten base models fine-tuned and probed on six held-out tasks, 50 labels per class, beside scratch, a random network and pixels."""
+    return [partial(truth_run, task, BUDGETS[0], seed, threads=1) for seed in TUNED_SEEDS for task in TASKS]
+
+
+def choose_few() -> list:
+    """Probes of the ten base models with 5 labels per class on the six tasks, beside a random network and pixels."""
+    return [partial(few_run, task, seed, threads=1) for seed in SEEDS for task in TASKS]
+
+
+def few_run(task: str, seed: int, labels: int = 5, bases=BASES, threads: int | None = None) -> list[dict]:
+    """Every base model probed on one draw: rows as of `truth_run`, with the strategies "probe" and "pixels"."""
+    _one_thread(threads)
+    draw = (TASKS | DEV_TASKS)[task](labels, seed)
+    rows = []
+    for base in (*bases, "resnet-mini-random", "pixels"):
+        name, variant = base.rsplit("-", 1) if "-" in base else (base, "")
+        method = Pixels(10.0) if base == "pixels" else Probe(None if variant == "random" else variant, model=name, C=penalty(labels))
+        strategy = "pixels" if base == "pixels" else "probe"
+        rows.append({"method": "pixels" if base == "pixels" else f"probe {base}", "strategy": strategy, "base": "" if base == "pixels" else base,
+                     "task": task, "labels": labels, "seed": seed} | _judged(method, *draw, seed))
+    return rows
 
 
 def choose_dev() -> list:
@@ -212,7 +232,8 @@ def _short(value: float) -> float:
 
 def choose_advice() -> list:
     """What `recommend` says on the six held-out tasks, and how long it takes to say it."""
-    return [partial(advice_run, task, labels, seed, threads=1) for seed in SEEDS for labels in BUDGETS for task in TASKS]
+    return [partial(advice_run, task, labels, seed, threads=1)
+            for labels, seeds in zip(BUDGETS, (TUNED_SEEDS, SEEDS), strict=True) for seed in seeds for task in TASKS]
 
 
 def advice_run(task: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
@@ -284,18 +305,19 @@ def _one_thread(threads: int | None) -> None:
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (choose_rates, choose_truth, choose_dev, choose_scores, choose_advice)}
+LAB: dict = {f.__name__: f for f in (choose_rates, choose_truth, choose_few, choose_dev, choose_scores, choose_advice)}
 REAL: dict = {"choosing_photographs": choosing_photographs}
 _SHARED = ("Textures", "_world", "_named", "_digits", "TASKS", "DEV_TASKS", "TEST_PER_CLASS", "STEPS", "AUGMENT", "tuned", "BUDGETS")
 _TRUTH = (*_SHARED, "truth_run", "_judged", "BASES", "SCRATCH_STEPS", "SCRATCH_RATE", "CHOSEN_RATES", "rate", "penalty")
 _HERE = {"choose_rates": (*_SHARED, "choose_rates", "rate_run", "FAMILIES", "RATES", "HIGHER", "RATE_TASKS"),
-         "choose_truth": (*_TRUTH, "choose_truth", "SEEDS"),
+         "choose_truth": (*_TRUTH, "choose_truth", "TUNED_SEEDS"),
+         "choose_few": (*_SHARED, "choose_few", "few_run", "_judged", "penalty", "SEEDS", "BASES"),
          "choose_dev": (*_TRUTH, "choose_dev", "DEV_SEEDS"),
          "choose_scores": (*_SHARED, "choose_scores", "score_run", "load", "penalty", "SEEDS", "BASES"),
-         "choose_advice": (*_SHARED, "choose_advice", "advice_run", "option", "SEEDS")}
+         "choose_advice": (*_SHARED, "choose_advice", "advice_run", "option", "SEEDS", "TUNED_SEEDS")}
 _BELOW = (*TRAINING, "methods", "evaluation:pool", "datasets:digits")
 CODE: dict[str, tuple[str, ...]] = {name: (*_BELOW, *(f"choosing_experiments:{part}" for part in parts)) for name, parts in _HERE.items()}
-WEIGHTS: dict[str, tuple[str, ...]] = {name: BASES for name in ("choose_truth", "choose_dev", "choose_scores", "choose_advice")}
+WEIGHTS: dict[str, tuple[str, ...]] = {name: BASES for name in ("choose_truth", "choose_few", "choose_dev", "choose_scores", "choose_advice")}
 CODE["choose_advice"] += ("transferability", "recommend")
 CODE["choose_scores"] += ("transferability", "domains")
 WEIGHTS["choose_rates"] = tuple(f"{family}-shapes" for family in FAMILIES)
