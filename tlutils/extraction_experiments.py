@@ -1,12 +1,10 @@
 """The stored experiments of `extract_or_finetune`: how much of a pretrained network to train, and what each choice costs.
 
-Seven strategies and two controls, on pictures that look like the source's and on sketches, judged on pictures like those trained
+Seven strategies and a control, on pictures that look like the source's and on sketches, judged on pictures like those trained
 on and on others; a backbone frozen by halves; k cached views against live augmentation; seconds and memory.
 """
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from . import evaluation, features, finetune, freezing, methods, optim, report, 
 
 SEEDS = range(100, 105)
 DEV_SEEDS = range(0, 2)
-BUDGETS = (5, 20, 100)
+CELLS = (("far domain", 100), ("near", 5), ("far domain", 5), ("near", 100))      # setting and labels per class
 RATE_BUDGETS = (5, 50)
 STEPS = 300                   # of everything that is trained
 BATCH = 32
@@ -98,7 +96,7 @@ STRATEGIES: dict[str, tuple[Callable, dict, list[dict]]] = {
     "lp-ft": (trained, {"strategy": "lp-ft"}, ALL),
     "L2-SP": (trained, {}, [{"lr": 1e-2, "pull": pull} for pull in (0.01, 0.1, 1.0)]),
 }
-CONTROLS = {"probe, 8 views": ("probe", {"k": VIEWS}), "fine-tuning, no augmentation": ("fine-tuning", {"augment": False})}
+CONTROLS = {"probe, 8 views": ("probe", {"k": VIEWS})}
 NAMES = (*STRATEGIES, *CONTROLS)
 
 
@@ -147,9 +145,8 @@ def rate_run(setting: str, labels: int, seed: int, name: str, threads: int | Non
 
 
 def extract_grid() -> list:
-    """Seven strategies and two controls on ten new shapes: accuracy inside and outside, by labels and domain."""
-    return [partial(strategy_run, setting, labels, seed, threads=1) for labels in (100, 5, 20) for setting in SETTINGS
-            for seed in SEEDS]
+    """Seven strategies, and a probe on eight views, on ten new shapes: accuracy inside and outside, by labels and domain."""
+    return [partial(strategy_run, setting, labels, seed, threads=1) for setting, labels in CELLS for seed in SEEDS]
 
 
 def strategy_run(setting: str, labels: int, seed: int, names=NAMES, threads: int | None = None) -> list[dict]:
@@ -162,8 +159,6 @@ def strategy_run(setting: str, labels: int, seed: int, names=NAMES, threads: int
              **where.outside(task, 20 if where.shift is None else 60, evaluation.TEST_SEED + seed)}
     pictures, rows = torch.cat([x for x, _ in parts.values()]), []
     for name in names:
-        if name == "fine-tuning, no augmentation" and setting != "near":
-            continue                  # a control for what happens outside, under the five shifts
         loaded = zoo.load("resnet-mini", where.source)
         start = time.process_time()
         options = chosen(name, setting, labels)
@@ -307,11 +302,9 @@ def view_run(labels: int, seed: int, kinds=(*VIEW_COUNTS, LIVE), threads: int | 
 
 # ---------------------------------------------------------------------------- what it costs
 COST_SEEDS = range(100, 105)
-COST_PICTURES = 32
-COST_BATCH = 16
 COST_SIDE = 224
 COST_STRATEGIES = {"probe": None, "last-1": 1, "last-2": 2, "fine-tuning": 0}      # stages that learn; 0: all
-CACHE_SIZES = {"mobilenet_v2": (8, 32, 128), "resnet-mini": (100, 1000, 10_000)}
+CACHE_SIZES = {"mobilenet_v2": (8, 128), "resnet-mini": (1000,)}
 
 
 def saved_bytes(model: nn.Module, x: Tensor) -> int:
@@ -343,41 +336,15 @@ def freeze_below(loaded, top: int | None) -> None:
         freezing.freeze(stage)
 
 
-def cost_pictures(seed: int, n: int = COST_PICTURES, side: int = COST_SIDE) -> tuple[Tensor, Tensor]:
+def cost_pictures(seed: int, n: int = 32, side: int = COST_SIDE) -> tuple[Tensor, Tensor]:
     """n random pictures (n, 3, side, side) uint8 and labels of two classes: what they show does not matter for the costs."""
     made = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=made), torch.arange(n) % 2
 
 
-def extract_cost() -> list:
-    """MobileNetV2 at 224 pixels, one thread: seconds of an epoch and peak memory by what is trained, and the cache's gain by size."""
-    return ([partial(epoch_run, name, seed, threads=1) for name in COST_STRATEGIES for seed in COST_SEEDS]
-            + [partial(cache_run, network, n, seed, threads=1) for network, sizes in CACHE_SIZES.items() for n in sizes
-               for seed in COST_SEEDS])
-
-
-def epoch_run(name: str, seed: int, threads: int | None = None) -> list[dict]:
-    """One epoch over 32 pictures in a process of its own: rows of method, seed, value (seconds of processor time), memory
-    (MiB that the peak lies above the loaded network and pictures). For the probe the features are computed, not cached."""
-    _one_thread(threads)
-    code = f"from tlutils import extraction_experiments as e; print(*e.one_epoch({name!r}, {seed}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, memory = map(float, done.stdout.split())
-    return [{"method": name, "what": "epoch", "pictures": COST_PICTURES, "seed": seed, "value": seconds, "memory": memory}]
-
-
-def one_epoch(name: str, seed: int) -> tuple[float, float]:
-    """What `epoch_run` measures, in this process: (seconds, MiB)."""
-    torch.set_num_threads(1)
-    (x, y), loaded = cost_pictures(seed), zoo.load("mobilenet_v2", None, seed=seed)
-    freeze_below(loaded, COST_STRATEGIES[name])
-    model = finetune.Classifier(loaded, 2, seed=seed)
-    before, start = _memory("VmRSS"), time.process_time()
-    if name == "probe":
-        finetune.linear_probe(features.extract(loaded, x, batch_size=COST_BATCH), y)
-    else:
-        training.fit(model, (x, y), steps=COST_PICTURES // COST_BATCH, batch_size=COST_BATCH, seed=seed)
-    return time.process_time() - start, _memory("VmHWM") - before
+def extract_cache() -> list:
+    """What the cache of features saves, one thread: MobileNetV2 at 224 pixels and resnet-mini at 32, by number of pictures."""
+    return [partial(cache_run, network, n, seed, threads=1) for network, sizes in CACHE_SIZES.items() for n in sizes for seed in COST_SEEDS]
 
 
 def cache_run(network: str, n: int, seed: int, threads: int | None = None) -> list[dict]:
@@ -392,18 +359,12 @@ def cache_run(network: str, n: int, seed: int, threads: int | None = None) -> li
             start = time.process_time()
             features.extract(loaded, x, batch_size=64, cache=Path(folder))
             seconds.append(time.process_time() - start)
-    return [{"method": network, "what": "cache", "pictures": n, "seed": seed, "first": seconds[0], "second": seconds[1],
+    return [{"method": network, "pictures": n, "seed": seed, "first": seconds[0], "second": seconds[1],
              "value": seconds[0] / seconds[1]}]
 
 
-def _memory(key: str) -> float:
-    """MiB that this process holds now ("VmRSS") or held at most ("VmHWM"); Linux only."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith(key)).split()[1]) / 1024
-
-
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (extract_rates, extract_grid, extract_batchnorm, extract_view_rates, extract_views_grid, extract_cost)}
+LAB: dict = {f.__name__: f for f in (extract_rates, extract_grid, extract_batchnorm, extract_view_rates, extract_views_grid, extract_cache)}
 REAL: dict = {}
 _BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune", "features",
           "methods:AUGMENT", "zoo:Preprocess", "zoo:MINI")
@@ -411,18 +372,17 @@ _STRATEGY = ("views", "Setting", "SETTINGS", "SKETCH", "FURTHER", "STEPS", "BATC
              "LAST", "ALL", "NAMES", "adapt", "_share")
 _HERE = {
     "extract_rates": (*_STRATEGY, "extract_rates", "rate_run", "RATE_BUDGETS", "DEV_SEEDS"),
-    "extract_grid": (*_STRATEGY, "extract_grid", "strategy_run", "chosen", "BUDGETS", "SEEDS"),
+    "extract_grid": (*_STRATEGY, "extract_grid", "strategy_run", "chosen", "CELLS", "SEEDS"),
     "extract_batchnorm": ("Setting", "SKETCH", "TRAPS", "TRAP_SEEDS", "TRAP_LABELS", "TRAP_STEPS", "TRAP_RATE", "half_freeze", "in_order",
                           "extract_batchnorm", "trap_run", "_share"),
     "extract_view_rates": ("views", "VIEW_LABELS", "VIEW_RATES", "STEPS", "BATCH", "DEV_SEEDS", "view_head", "extract_view_rates", "view_rate_run"),
     "extract_views_grid": ("views", "VIEW_COUNTS", "VIEW_SEEDS", "VIEW_LABELS", "STEPS", "BATCH", "view_head", "extract_views_grid", "view_run",
                            "view_rate"),
-    "extract_cost": ("COST_SEEDS", "COST_PICTURES", "COST_BATCH", "COST_SIDE", "COST_STRATEGIES", "CACHE_SIZES", "freeze_below",
-                     "cost_pictures", "extract_cost", "epoch_run", "one_epoch", "cache_run"),
+    "extract_cache": ("COST_SEEDS", "COST_SIDE", "CACHE_SIZES", "cost_pictures", "extract_cache", "cache_run"),
 }
 CODE: dict[str, tuple[str, ...]] = {
     name: (*_BELOW, *(part if part == "views" else f"extraction_experiments:{part}" for part in parts)) for name, parts in _HERE.items()}
-WEIGHTS: dict[str, tuple[str, ...]] = {name: ("resnet-mini-shapes",) for name in LAB if name != "extract_cost"}
+WEIGHTS: dict[str, tuple[str, ...]] = {name: ("resnet-mini-shapes",) for name in LAB if name != "extract_cache"}
 
 
 def provenance(name: str, rows: list[dict]) -> dict:
