@@ -18,7 +18,7 @@ def stored(name):
 def test_what_is_chosen_and_what_is_reported_never_meet():
     assert not set(le.DEV_SEEDS) & {*le.SEEDS, *le.TUNED_SEEDS} and len(le.SEEDS) >= 10 and len(le.TUNED_SEEDS) >= 5
     assert all(shapes.DEV8 in job.args for job in le.limited_view_rates())
-    assert all(job.args[2] is shapes.TARGET10 for job in le.limited_plain() + le.limited_decay() + le.limited_mix())
+    assert all(job.args[2] is shapes.TARGET10 for job in le.limited_plain() + le.limited_knobs())
 
 
 def test_runs_are_paired_with_those_of_why_transfer():

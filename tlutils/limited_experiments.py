@@ -100,9 +100,14 @@ FLIPPED = augmentation.compose(augmentation.affine(flip=True), augmentation.colo
 
 
 def limited_plain() -> list:
-    """Accuracy without augmentation, all else as in why_transfer: scratch and fine-tuning."""
-    return [job for name, n in (("scratch", 200), ("fine-tuning", 5), ("fine-tuning", 50), ("scratch", 50))
-            for job in _jobs({f"{name}, no augmentation": lambda labels, name=name: learner(name, labels, augment=None)}, [n])]
+    """Scratch without augmentation, all else as in why_transfer: 200 labels per class."""
+    return _jobs({"scratch, no augmentation": lambda labels: learner("scratch", labels, augment=None)}, [200])
+
+
+def limited_knobs() -> list:
+    """Fine-tuning with 5 labels per class: without augmentation, with dropout, with mixup (alpha 0.4), all else as in why_transfer."""
+    knobs = {"no augmentation": {"augment": None}, "dropout 0.5": {"dropout": 0.5}, "mixup": {"mix": "mixup"}}
+    return _jobs({name: lambda labels, knob=knob: learner("fine-tuning", labels, **knob) for name, knob in knobs.items()}, [5])
 
 
 @dataclass(frozen=True)
@@ -206,19 +211,6 @@ def head_run(labels: int, seed: int, threads: int | None = None) -> list[dict]:
     return rows
 
 
-# ---------------------------------------------------------------------------- decay, dropout and mixing on trained networks
-def limited_mix() -> list:
-    """Mixup (alpha 0.4) on top of augmentation, in fine-tuning with 5 and 50 labels per class."""
-    return [job for n in (5, 50) for job in _jobs({"mixup": lambda labels: learner("fine-tuning", labels, mix="mixup")}, [n])]
-
-
-def limited_decay() -> list:
-    """Weight decay of 5 and dropout of one half in fine-tuning with 5 and 50 labels per class (0.05 and none stand in why_transfer)."""
-    knobs = {"decay 5": {"weight_decay": 5.0}, "dropout 0.5": {"dropout": 0.5}}
-    return [job for n in (5, 50) for job in
-            _jobs({name: lambda labels, knob=knob: learner("fine-tuning", labels, **knob) for name, knob in knobs.items()}, [n])]
-
-
 # ---------------------------------------------------------------------------- pseudo-labels
 UNLABELLED = 100                      # pictures of each class without labels
 UNLABELLED_SEED = 2_000_000           # seed s draws them from this + s
@@ -261,7 +253,7 @@ def pseudo_run(source: str, labels: int, seed: int, threads: int | None = None) 
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (limited_plain, limited_view_rates, limited_views, limited_heads, limited_decay, limited_mix, limited_pseudo)}
+LAB: dict = {f.__name__: f for f in (limited_plain, limited_knobs, limited_view_rates, limited_views, limited_heads, limited_pseudo)}
 REAL: dict = {}
 _BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune",
           "methods", "evaluation:world", "zoo:Preprocess", "zoo:MINI", "metrics:accuracy")
@@ -269,14 +261,13 @@ _LEARN = ("Learner", "learner", "learn_run", "_jobs", "RATE", "START", "FINETUNE
 _FROZEN = ("backbone", "SEEDS")
 _HERE = {
     "limited_plain": _LEARN,
+    "limited_knobs": _LEARN,
     "limited_view_rates": (*_FROZEN, "view_run", "VIEWS", "PENALTIES", "DEV_SEEDS"),
     "limited_views": (*_FROZEN, "view_run", "VIEWS", "VIEW_C"),
     "limited_heads": (*_FROZEN, "head_run", "STRENGTHS", "HEAD_RATE", "HEAD_STEPS"),
-    "limited_decay": _LEARN,
-    "limited_mix": _LEARN,
     "limited_pseudo": (*_FROZEN, "pseudo_run", "unlabelled", "UNLABELLED", "UNLABELLED_SEED", "THRESHOLDS", "C_FEW", "C_MANY"),
 }
-_MORE = {"limited_mix": ("mixing",), "limited_pseudo": ("semi",), "limited_views": ("views:extract_views",),
+_MORE = {"limited_knobs": ("mixing",), "limited_pseudo": ("semi",), "limited_views": ("views:extract_views",),
          "limited_view_rates": ("views:extract_views",)}
 CODE: dict[str, tuple[str, ...]] = {
     name: (*_BELOW, *_MORE.get(name, ()), f"limited_experiments:{name}", *(f"limited_experiments:{part}" for part in parts))
