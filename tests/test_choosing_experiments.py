@@ -78,14 +78,15 @@ def test_the_rates_are_those_that_did_best_on_the_development_tasks():
 
 
 def test_the_truth_has_every_option_on_every_draw():
-    frame = stored("choose_truth")
-    options = frame["method"].nunique()
-    assert options == 2 * len(choosing.BASES) + 3
-    assert len(frame) == options * len(choosing.TASKS) * len(choosing.BUDGETS) * len(choosing.SEEDS)
-    assert set(stored("choose_advice")["method"]) <= set(frame["method"])
+    tuned, few, advice = stored("choose_truth"), stored("choose_few"), stored("choose_advice")
+    options = tuned["method"].nunique()
+    assert options == 2 * len(choosing.BASES) + 3 and set(tuned["labels"]) == {50} and set(few["labels"]) == {5}
+    assert len(tuned) == options * len(choosing.TASKS) * len(choosing.TUNED_SEEDS)
+    assert len(few) == (len(choosing.BASES) + 2) * len(choosing.TASKS) * len(choosing.SEEDS)
+    assert set(advice["method"]) <= set(tuned["method"]) | set(few["method"])
 
 
-def test_scores_and_truth_speak_of_the_same_networks_and_draws():
+def test_every_draw_of_the_truth_has_its_scores():
     keys = ["task", "labels", "seed"]
-    truth, scores = (set(map(tuple, frame[keys].to_numpy())) for frame in (stored("choose_truth"), stored("choose_scores")))
-    assert truth == scores
+    tuned, few, scores = (set(map(tuple, stored(n)[keys].to_numpy())) for n in ("choose_truth", "choose_few", "choose_scores"))
+    assert tuned | few <= scores
