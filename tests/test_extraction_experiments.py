@@ -141,7 +141,7 @@ def test_the_grid_used_the_settings_that_the_search_chose():
 
 def test_the_grid_is_whole():
     grid = report.load("lab", "extract_grid")
-    assert len(grid) == len(extraction.CELLS) * 5 and grid["accuracy"].notna().all() and grid["outside"].between(0, 1).all()
+    assert len(grid) == len(extraction.NAMES) * len(extraction.CELLS) * 5 and grid["accuracy"].notna().all() and grid["outside"].between(0, 1).all()
     assert (grid[grid["setting"] == "near"][list(shapes.SHIFTS)].notna()).all(axis=None)
 
 
