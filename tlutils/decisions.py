@@ -24,9 +24,9 @@ class Evidence:
     """A comparison in a stored result: a minus b, run by run.
 
     run: "lab/NAME" or "real/NAME". a, b: column -> value, which rows stand on each side (b may be empty: the value of a
-    alone). where: what both sides share. pair: the columns that make two rows a pair. sign and margin: as in the claims
-    ledger. says: a sentence about it with {effect} where the number belongs. see: the page that shows it ("part/lesson" or
-    "part/lesson#place").
+    alone). b_run: the result that holds b, where it is another one with the same seeds. where: what both sides share.
+    pair: the columns that make two rows a pair. sign and margin: as in the claims ledger. says: a sentence about it with
+    {effect} where the number belongs. see: the page that shows it ("part/lesson" or "part/lesson#place").
     """
     name: str
     run: str
@@ -34,6 +34,7 @@ class Evidence:
     says: str
     see: str
     b: dict = field(default_factory=dict)
+    b_run: str = ""
     where: dict = field(default_factory=dict)
     pair: tuple[str, ...] = ("seed",)
     value: str = "accuracy"
@@ -46,33 +47,32 @@ class Evidence:
 
         Raises ValueError where the stored result has no such rows, or pairs that are not unique.
         """
-        frame = report.load(*self.run.split("/"))
-        sides = [self._rows(frame, side) for side in (self.a, self.b) if side]
+        sides = [self._rows(run, side) for run, side in ((self.run, self.a), (self.b_run or self.run, self.b)) if side]
         if len(sides) == 1:
             return evaluation.interval(sides[0].reset_index(), self.value).scaled(self.scale)
         a, b = (side.loc[side.index.isin(other.index)].sort_index() for side, other in (sides, sides[::-1]))
         if len(a) < 2:
             raise ValueError(f"decisions.yml: {self.name} has {len(a)} pairs in {self.run}; it needs at least two")
-        if self.value == "accuracy" and "correct" in frame and a["correct"].notna().all() and b["correct"].notna().all():
+        if self.value == "accuracy" and "correct" in a and "correct" in b and a["correct"].notna().all() and b["correct"].notna().all():
             lengths = {len(text) for text in (*a["correct"], *b["correct"])}
             if len(lengths) == 1:
                 scores = [evaluation.item_scores(side.reset_index(drop=True).assign(seed=range(len(side)))) for side in (a, b)]
                 return metrics.crossed_interval(scores[0] - scores[1]).scaled(self.scale)
         return metrics.paired_interval(a[self.value], b[self.value]).scaled(self.scale)
 
-    def _rows(self, frame, side: dict):
-        rows = frame
+    def _rows(self, run: str, side: dict):
+        rows = frame = report.load(*run.split("/"))
         for column, value in {**self.where, **side}.items():
             if column not in rows:
-                raise ValueError(f"decisions.yml: {self.name}: {self.run} has no column {column!r}; "
+                raise ValueError(f"decisions.yml: {self.name}: {run} has no column {column!r}; "
                                  f"{paths.did_you_mean(column, frame.columns)}")
             rows = rows[rows[column] == value]
             if not len(rows):
-                raise ValueError(f"decisions.yml: {self.name}: {self.run} has no rows with {column} = {value!r}; "
+                raise ValueError(f"decisions.yml: {self.name}: {run} has no rows with {column} = {value!r}; "
                                  f"{paths.did_you_mean(value, map(str, frame[column].unique()))}")
         rows = rows.set_index(list(self.pair))
         if not rows.index.is_unique:
-            raise ValueError(f"decisions.yml: {self.name}: several rows of {self.run} have the same {', '.join(self.pair)}; "
+            raise ValueError(f"decisions.yml: {self.name}: several rows of {run} have the same {', '.join(self.pair)}; "
                              "name more columns in where, a, b or pair")
         return rows
 
@@ -132,8 +132,8 @@ def load(path: str | Path | None = None) -> Decisions:
         if entry.get("sign", "+") not in claims.SIGNS:
             raise ValueError(f"decisions.yml: {name} has the sign {entry['sign']!r}; use one of {', '.join(claims.SIGNS)}")
         if not set(entry) <= set(Evidence.__dataclass_fields__) or not {"run", "a", "says", "see"} <= set(entry):
-            raise ValueError(f"decisions.yml: {name} needs run, a, says, see, and may have b, where, pair, value, scale, sign, "
-                             f"margin; it has {', '.join(entry)}")
+            raise ValueError(f"decisions.yml: {name} needs run, a, says, see, and may have b, b_run, where, pair, value, scale, "
+                             f"sign, margin; it has {', '.join(entry)}")
         evidence[name] = Evidence(name, **{k: tuple(v) if k == "pair" else v for k, v in entry.items()})
     used: set[str] = set()
 
@@ -223,12 +223,14 @@ def card(decisions: Decisions, *, root: str = "../") -> Shown:
                    f"<td>{_reasons(row.because, root)}</td></tr>" for row in decisions.card)
     head = "".join(f'<th scope="col">{title}</th>' for title in ("You have", "Do this", "Because, measured"))
     text = "\n".join(f"{row.situation}: {row.do}\n" + "\n".join(f"    {e.sentence()}" for e in row.because) for row in decisions.card)
-    return Shown(f'<table class="dataframe decision-card"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>', text)
+    style = ("<style>table.decision-card td,table.decision-card th{white-space:normal!important;text-align:left!important;vertical-align:top}"
+             "table.decision-card ul{padding-left:1.1em;margin:0}table.decision-card{min-width:40em}</style>")
+    return Shown(f'{style}<table class="table decision-card"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>', text)
 
 
 # ---------------------------------------------------------------------------- the picture
-BOX, GAP, LINE, PAD, ROW = 208, 40, 16, 8, 12      # widths and heights in pixels
-LETTERS = 31                                       # that fit on a line of a box
+BOX, GAP, LINE, PAD, ROW = 226, 32, 16, 8, 10      # widths and heights in pixels
+LETTERS = 28                                       # that fit on a line of a box
 
 
 def picture(tree: Node, *, alt: str, root: str = "../") -> Shown:
@@ -261,7 +263,8 @@ def picture(tree: Node, *, alt: str, root: str = "../") -> Shown:
         return middle
 
     draw(tree, "", 4)
-    style = "<style>.decision-tree a:hover rect,.decision-tree a:focus rect{stroke-width:3}</style>"
+    style = ("<style>.decision-tree a{color:inherit;text-decoration:none}"
+             ".decision-tree a:hover rect,.decision-tree a:focus rect{stroke-width:3}</style>")
     svg = (f'<svg role="group" aria-label="{html.escape(alt)}" viewBox="0 0 {size["width"] + 6:.0f} {size["bottom"]:.0f}" font-size="13" '
            f'fill="currentColor" style="min-width:{0.85 * size["width"]:.0f}px;max-width:100%;height:auto">{"".join(parts)}</svg>')
     return Shown(f'<figure class="plot decision-tree">{style}{svg}</figure>', f"[Figure] {alt}")
