@@ -38,6 +38,11 @@ WRONG = {
          "a parameter stands in two groups"),
         ("built the optimizer",
          'import torch\nreturn torch.optim.AdamW([*backbone.parameters(), *head.parameters()], lr=lr)', "return a list of dicts"),
+        ("wrote the decay of the example into the code",
+         'groups = [{"params": list(head.parameters()), "lr": lr}]\n'
+         'for depth, stage in enumerate(reversed(list(backbone.stages))):\n'
+         '    groups.append({"params": list(stage.parameters()), "lr": lr * 0.5 ** depth})\n'
+         'return groups', "use both arguments"),
         ("a small rate for the head too",
          'groups = [{"params": list(head.parameters()), "lr": lr * decay}]\n'
          'for depth, stage in enumerate(reversed(list(backbone.stages))):\n'
@@ -99,6 +104,12 @@ WRONG = {
          '    rates.append(float(dev[dev["method"] == m].groupby("rate")["accuracy"].mean().idxmax()))\n'
          '    scores.append(test[test["method"] == m].sort_values(["rate", "seed"])["accuracy"].to_numpy())\n'
          'return *rates, metrics.paired_interval(*scores)', "difference below zero"),
+        ("took the rate of the best single run",
+         'rates, scores = [], []\nfor m in (a, b):\n'
+         '    mine = dev[dev["method"] == m]\n'
+         '    rates.append(float(mine.loc[mine["accuracy"].idxmax(), "rate"]))\n'
+         '    scores.append(test[(test["method"] == m) & (test["rate"] == rates[-1])].sort_values("seed")["accuracy"].to_numpy())\n'
+         'return *rates, metrics.paired_interval(*scores)', "one lucky run"),
         ("only the mean",
          'rates, scores = [], []\nfor m in (a, b):\n'
          '    rates.append(float(dev[dev["method"] == m].groupby("rate")["accuracy"].mean().idxmax()))\n'
