@@ -36,6 +36,21 @@ def test_every_task_gives_balanced_pictures_and_the_same_again(name):
 def test_held_out_tasks_share_no_shape_with_the_tasks_that_anything_was_chosen_on():
     assert not set(shapes.TARGET_SHAPES) & set(shapes.DEV_SHAPES) and not set(choosing.TASKS) & set(choosing.DEV_TASKS)
     assert not set(choosing.SEEDS) & set(choosing.DEV_SEEDS)
+    assert not set(choosing.HELD_OUT) & set(choosing.TASKS | choosing.DEV_TASKS)
+    assert not set().union(*choosing.HELD_SEEDS.values()) & ({*choosing.SEEDS} | {*choosing.DEV_SEEDS})
+
+
+@pytest.mark.parametrize("name", choosing.HELD_OUT)
+def test_the_tasks_that_came_after_the_rule_are_balanced(name):
+    x, y, x_test, y_test = choosing.HELD_OUT[name](5, 7)
+    assert set(np.bincount(y)) == {5} and len(x) == len(y) and len(x_test) == len(y_test)
+
+
+def test_a_piece_of_the_held_out_truth_is_probed_only_with_few_labels():
+    rows = choosing.held_out_run("halves and quarters", 5, 3, bases=("resnet-mini-bits2",))
+    assert [row["method"] for row in rows] == ["pixels", "probe resnet-mini-bits2", "probe resnet-mini-random"]
+    (said,) = choosing.held_out_advice("halves and quarters", 5, 3)
+    assert said["method"].split()[0] in ("probe", "pixels")
 
 
 def test_every_base_model_is_bundled_and_has_a_head():
@@ -90,3 +105,10 @@ def test_every_draw_of_the_truth_has_its_scores():
     keys = ["task", "labels", "seed"]
     tuned, few, scores = (set(map(tuple, stored(n)[keys].to_numpy())) for n in ("choose_truth", "choose_few", "choose_scores"))
     assert tuned | few <= scores
+
+
+def test_the_held_out_truth_has_what_the_advice_names():
+    truth, advice = stored("choose_held_out"), stored("choose_held_out_advice")
+    keys = ["task", "labels", "seed", "method"]
+    assert set(map(tuple, advice[keys].to_numpy())) <= set(map(tuple, truth[keys].to_numpy()))
+    assert len(advice) == len(choosing.HELD_OUT) * sum(map(len, choosing.HELD_SEEDS.values()))

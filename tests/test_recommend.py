@@ -107,6 +107,7 @@ def bad_cases():
     yield "an unknown name", x, y, {"candidates": ["resnet-mini-shape"]}, "candidates: 'resnet-mini-shape' is none of the bundled"
     yield "a strange thing", x, y, {"candidates": [3]}, "candidates: 3 is none of"
     yield "budget", x, y, {"budget_seconds": 0}, "budget_seconds: must be greater than 0, got 0"
+    yield "by", x, y, {"by": "size"}, "by: must be None or 'probe', got 'size'"
     yield "no pictures", None, y, {"candidates": {"a": "resnet-mini-shapes"}}, "x: None, but the candidate 'a' is a network"
     yield "nan in features", None, Y60, {"candidates": {"a": np.full((60, 3), np.nan)}}, r"candidates\['a'\]: has the value nan in row 0, column 0"
     yield "short features", x, y, {"candidates": {"a": features(12)}}, "candidates: 'a' has features of 12 examples, x has 30"
@@ -161,3 +162,33 @@ def test_where_probes_are_level_logme_decides():
     assert decide(right, classes)[0] == max(("a", "b"), key=lambda name: right[name].mean())
     assert decide(right, classes, {"a": 0.1, "b": 0.2, "far": 0.9})[0] == "b"
     assert decide(right, classes, {"a": 0.2, "b": 0.1, "far": 0.9})[0] == "a"
+
+
+def test_for_fine_tuning_the_h_score_decides_and_a_better_probe_is_a_doubt():
+    classes = np.arange(400) % 4
+    right, logme = {"knows": hits(0.9, 400, 1), "learns": hits(0.6, 400, 2)}, {"knows": 0.9, "learns": 0.1}
+    base, strategy, sure, reasons, _ = decide(right, classes, logme, {"knows": 1.0, "learns": 2.0})
+    assert (base, strategy, sure) == ("learns", "fine-tune", False)
+    assert any("H-score is the highest, 2.00" in r for r in reasons) and any("knows is shown to be better (" in r for r in reasons)
+    assert decide(right, classes, logme)[0] == "knows"
+
+
+def test_with_fewer_pictures_than_features_the_h_score_is_not_asked():
+    classes = np.arange(400) % 4
+    base, _, sure, reasons, _ = decide({"a": hits(0.8), "b": hits(0.5)}, classes, None, {"a": 1.0, "b": np.nan})
+    assert base == "a" and not sure and any("too few pictures for the H-score" in reason for reason in reasons)
+
+
+def test_with_few_labels_logme_decides_alone_unless_the_probe_is_asked_for():
+    classes, logme = np.arange(40) % 4, {"a": 0.1, "b": 0.9}
+    right = {"a": hits(0.95, 40, 1), "b": hits(0.7, 40, 2)}
+    base, strategy, _, reasons, _ = decide(right, classes, logme, level=1.0)
+    assert (base, strategy) == ("b", "probe") and any("its LogME is the highest; by the probe alone it would be a" in r for r in reasons)
+    assert decide(right, classes, logme)[0] == "a"
+
+
+def test_the_first_version_can_still_be_asked():
+    x, y = TASK.draw(20, seed=1)
+    both = ["resnet-mini-shapes", "vgg-mini-shapes"]
+    assert any("H-score" in reason for reason in recommend(x, y, candidates=both).reasons)
+    assert not any("H-score" in reason for reason in recommend(x, y, candidates=both, by="probe").reasons)

@@ -63,7 +63,7 @@ def _named(kind: str, members: tuple[str, ...], *, shape_groups: int = 1, colour
     return shapes.Task(kind, members, shape_groups, colour_groups)
 
 
-# Held out: nothing was chosen on them.
+# Held out from the rates and the first `recommend`; they suggested the second.
 TASKS: dict[str, Callable] = {
     "new shapes": _world(shapes.TARGET10),
     "sketches": _world(shapes.TARGET10, shift_kind="sketch", strength=0.8),
@@ -78,6 +78,16 @@ DEV_TASKS: dict[str, Callable] = {
     "dev blurred": _world(shapes.DEV8, shift_kind="blur", strength=0.6),
     "dev colours": _world(_named("4 groups of colours", shapes.DEV_SHAPES, colour_groups=4)),
 }
+# New to the second version of `recommend`, which the six tasks above suggested: fixed before any of these was run.
+HELD_OUT: dict[str, Callable] = {
+    "at night": _world(shapes.TARGET10, shift_kind="night", strength=0.6),
+    "pairs of shapes": _world(_named("5 pairs of shapes", shapes.TARGET_SHAPES, shape_groups=5)),
+    "halves and quarters": _world(_named("2 halves of the shapes x 4 quarters of the colours", shapes.TARGET_SHAPES,
+                                         shape_groups=2, colour_groups=4)),
+    "noisy textures": _world(Textures("4 textures", shapes.TARGET_SHAPES, 1), shift_kind="noise", strength=0.6),
+    "digits again": _digits,
+}
+HELD_SEEDS = {50: range(200, 201), 5: range(200, 202)}
 DEV_SEEDS = range(1, 2)       # rates were chosen on seed 0
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 HIGHER = 3e-2                         # tried with 50 labels per class, where the best of RATES was the last
@@ -190,6 +200,27 @@ def _judged(method, x: Tensor, y: Tensor, x_test: Tensor, y_test: Tensor, seed: 
     return {"accuracy": float(correct(found, np.asarray(y_test)).mean()), "seconds": seconds, "learned": learned}
 
 
+def choose_held_out() -> list:
+    """The truth on five tasks that nobody had looked at: as `choose_truth` with 50 labels per class, as `choose_few` with 5."""
+    return [partial(held_out_run, task, labels, seed, threads=1) for labels in BUDGETS for task in HELD_OUT for seed in HELD_SEEDS[labels]]
+
+
+def held_out_run(task: str, labels: int, seed: int, bases=BASES, threads: int | None = None) -> list[dict]:
+    """Every base model on one draw of HELD_OUT: rows as of `truth_run`; with few labels (up to 10) nothing is trained in full."""
+    _one_thread(threads)
+    draw = HELD_OUT[task](labels, seed)
+    options = {("pixels", ""): Pixels(10.0)}
+    for base in (*bases, "resnet-mini-random"):
+        name, variant = base.rsplit("-", 1)
+        options["probe", base] = Probe(None if variant == "random" else variant, model=name, C=penalty(labels))
+        if labels > 10 and variant != "random":
+            options["fine-tune", base] = tuned(base, rate(base, labels))
+    if labels > 10:
+        options["scratch", "resnet-mini"] = Train(None, SCRATCH_RATE, SCRATCH_STEPS[labels], augment=AUGMENT)
+    return [{"method": f"{strategy} {base}".strip(), "strategy": strategy, "base": base, "task": task, "labels": labels, "seed": seed}
+            | _judged(method, *draw, seed) for (strategy, base), method in options.items()]
+
+
 def choose_scores() -> list:
     """Every transferability score of ten base models on six held-out tasks, with its cost in processor time."""
     return [partial(score_run, task, labels, seed, threads=1) for seed in SEEDS for labels in BUDGETS for task in TASKS]
@@ -231,15 +262,29 @@ def _short(value: float) -> float:
 
 
 def choose_advice() -> list:
-    """What `recommend` says on the six held-out tasks, and how long it takes to say it."""
+    """What the first version of `recommend` said on the six tasks, and how long it takes to say it."""
     return [partial(advice_run, task, labels, seed, threads=1)
             for labels, seeds in zip(BUDGETS, (TUNED_SEEDS, SEEDS), strict=True) for seed in seeds for task in TASKS]
 
 
 def advice_run(task: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
-    """One call of `recommend` on the training part of a draw: a row of method (of `truth_run`), sure, rivals, value (seconds)."""
+    """One call of the first `recommend` on the training part of a draw: a row of method (of `truth_run`), sure, rivals, value (seconds)."""
     _one_thread(threads)
     x, y, *_ = (TASKS | DEV_TASKS)[task](labels, seed)
+    said = recommend(x, y, by="probe")
+    return [{"method": option(said), "task": task, "labels": labels, "seed": seed, "sure": said.sure, "rivals": len(said.rivals),
+             "value": said.seconds}]
+
+
+def choose_held_out_advice() -> list:
+    """What `recommend` says on the tasks of `choose_held_out`."""
+    return [partial(held_out_advice, task, labels, seed, threads=1) for labels in BUDGETS for task in HELD_OUT for seed in HELD_SEEDS[labels]]
+
+
+def held_out_advice(task: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
+    """One call of `recommend`, as it is, on a draw of HELD_OUT: a row as of `advice_run`."""
+    _one_thread(threads)
+    x, y, *_ = HELD_OUT[task](labels, seed)
     said = recommend(x, y)
     return [{"method": option(said), "task": task, "labels": labels, "seed": seed, "sure": said.sure, "rivals": len(said.rivals),
              "value": said.seconds}]
@@ -305,7 +350,8 @@ def _one_thread(threads: int | None) -> None:
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (choose_rates, choose_truth, choose_few, choose_dev, choose_scores, choose_advice)}
+LAB: dict = {f.__name__: f for f in (choose_rates, choose_truth, choose_few, choose_dev, choose_scores, choose_advice, choose_held_out,
+                                             choose_held_out_advice)}
 REAL: dict = {"choosing_photographs": choosing_photographs}
 _SHARED = ("Textures", "_world", "_named", "_digits", "TASKS", "DEV_TASKS", "TEST_PER_CLASS", "STEPS", "AUGMENT", "tuned", "BUDGETS")
 _TRUTH = (*_SHARED, "truth_run", "_judged", "BASES", "SCRATCH_STEPS", "SCRATCH_RATE", "CHOSEN_RATES", "rate", "penalty")
@@ -313,12 +359,16 @@ _HERE = {"choose_rates": (*_SHARED, "choose_rates", "rate_run", "FAMILIES", "RAT
          "choose_truth": (*_TRUTH, "choose_truth", "TUNED_SEEDS"),
          "choose_few": (*_SHARED, "choose_few", "few_run", "_judged", "penalty", "SEEDS", "BASES"),
          "choose_dev": (*_TRUTH, "choose_dev", "DEV_SEEDS"),
+         "choose_held_out": (*_TRUTH, "choose_held_out", "held_out_run", "HELD_OUT", "HELD_SEEDS"),
          "choose_scores": (*_SHARED, "choose_scores", "score_run", "load", "penalty", "SEEDS", "BASES"),
+         "choose_held_out_advice": (*_SHARED, "choose_held_out_advice", "held_out_advice", "HELD_OUT", "HELD_SEEDS", "option"),
          "choose_advice": (*_SHARED, "choose_advice", "advice_run", "option", "SEEDS", "TUNED_SEEDS")}
 _BELOW = (*TRAINING, "methods", "evaluation:pool", "datasets:digits")
 CODE: dict[str, tuple[str, ...]] = {name: (*_BELOW, *(f"choosing_experiments:{part}" for part in parts)) for name, parts in _HERE.items()}
-WEIGHTS: dict[str, tuple[str, ...]] = {name: BASES for name in ("choose_truth", "choose_few", "choose_dev", "choose_scores", "choose_advice")}
-CODE["choose_advice"] += ("transferability", "recommend")
+WEIGHTS: dict[str, tuple[str, ...]] = {name: BASES for name in ("choose_truth", "choose_few", "choose_dev", "choose_scores", "choose_advice",
+                                                               "choose_held_out", "choose_held_out_advice")}
+for _name in ("choose_advice", "choose_held_out_advice"):
+    CODE[_name] += ("transferability", "recommend")
 CODE["choose_scores"] += ("transferability", "domains")
 WEIGHTS["choose_rates"] = tuple(f"{family}-shapes" for family in FAMILIES)
 

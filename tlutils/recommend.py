@@ -4,9 +4,9 @@
     print(recommend(x, y, candidates={"a": zoo.load("mobilenet_v2", "imagenet"), "b": features_of_b}))
 
 Every candidate is run over the pictures once, frozen; a linear probe is learned from some of the labels and tried on
-the others, in turn; where probes are level, LogME decides. How well that ranks networks, and what the advice costs in
-accuracy, is measured in the lesson `choosing_a_base_model`. Its thresholds were set on the development tasks of
-`choosing_experiments`.
+the others, in turn. With few labels LogME names the base model. Where the whole network is to be trained, the H-score names
+the base model: a probe measures what a network knows, not what it can learn. How well that ranks networks, and what the advice costs in
+accuracy, is measured in the lesson `choosing_a_base_model`, on tasks that came after the rule (`choosing_experiments.HELD_OUT`).
 """
 from __future__ import annotations
 
@@ -68,17 +68,22 @@ class Advice:
         return "\n".join(lines + ([f"  and {len(self.table) - 5} more"] if len(self.table) > 5 else []))
 
 
-def recommend(x: Tensor | None, y, *, candidates=None, budget_seconds: float | None = None, seed: int = 0) -> Advice:
+def recommend(x: Tensor | None, y, *, candidates=None, budget_seconds: float | None = None, by: str | None = None, seed: int = 0) -> Advice:
     """A base model and a strategy for labelled pictures.
 
     x: (N, 3, H, W), uint8 or float in [0, 1] (None if all candidates are given as features). y: (N,) labels.
     candidates: None for the lab's pretrained networks; names of bundled weights ("resnet-mini-shapes"), pairs
     ("mobilenet_v2", "imagenet"), what `zoo.load` gives, or a dict from any name to one of these or to features (N, D).
     budget_seconds: of processor time; when it is spent no further candidate is tried, and the advice names those left out.
+    by: "probe": the best probe, LogME where probes are level (the first version of this function); None: the H-score names
+    the base model for fine-tuning, LogME the one for a probe.
     seed: of the folds. Raises ValueError, naming argument and value, for lengths that differ, values that are not finite,
-    a single class, as many classes as examples, a class with one example, no candidates, or a budget that is not positive.
+    a single class, as many classes as examples, a class with one example, no candidates, a budget that is not positive,
+    or another `by`.
     """
     started = time.process_time()
+    if by not in (None, "probe"):
+        raise ValueError(f"by: must be None or 'probe', got {by!r}")
     if budget_seconds is not None and not budget_seconds > 0:
         raise ValueError(f"budget_seconds: must be greater than 0, got {budget_seconds}")
     pool = _pool(candidates)
@@ -87,7 +92,7 @@ def recommend(x: Tensor | None, y, *, candidates=None, budget_seconds: float | N
     if x is not None:
         _finite(x)
     penalty = 0.1 if few <= 10 else 1.0
-    right, evidence, table, left = {}, {}, [], []
+    right, evidence, tunable, table, left = {}, {}, {}, [], []
     for name, source in pool.items():
         if budget_seconds is not None and table and time.process_time() - started > budget_seconds:
             left.append(name)
@@ -96,13 +101,15 @@ def recommend(x: Tensor | None, y, *, candidates=None, budget_seconds: float | N
         found, size = _features(name, source, x)
         right[name] = transferability.right_by_folds(found, classes, C=penalty, seed=seed)
         evidence[name] = transferability.logme(found, classes)
+        if by is None and few >= ENOUGH:
+            tunable[name] = transferability.h_score(found, classes) if len(found) > found.shape[1] else np.nan
         table.append(Candidate(name, float(right[name].mean()), time.process_time() - begun, size))
     if x is not None:
         begun = time.process_time()
         right["pixels"] = transferability.right_by_folds(_pixels(x), classes, _pixel_model, folds=3, seed=seed)
         table.append(Candidate("pixels", float(right["pixels"].mean()), time.process_time() - begun, 0))
     table.sort(key=lambda row: -row.accuracy)
-    base, strategy, sure, reasons, rivals = decide(right, classes, evidence)
+    base, strategy, sure, reasons, rivals = decide(right, classes, evidence, tunable, level=1.0 if by is None and few < ENOUGH else WIDE)
     if left:
         sure, reasons = False, (*reasons, f"the budget of {budget_seconds:g} s was spent before {', '.join(left)} could be tried")
     return Advice(base, strategy, sure, reasons, rivals, tuple(table), time.process_time() - started)
@@ -111,18 +118,23 @@ def recommend(x: Tensor | None, y, *, candidates=None, budget_seconds: float | N
 Decision = tuple[str, str, bool, tuple[str, ...], tuple[str, ...]]
 
 
-def decide(right: Mapping[str, np.ndarray], classes: np.ndarray, evidence: Mapping[str, float] | None = None) -> Decision:
+def decide(right: Mapping[str, np.ndarray], classes: np.ndarray, evidence: Mapping[str, float] | None = None,
+           tunable: Mapping[str, float] | None = None, level: float = WIDE) -> Decision:
     """From what each candidate's probe named rightly to base, strategy, sure, reasons and rivals.
 
     right: name -> (N,) 0 or 1, "pixels" among them or not; classes: (N,) from 0. evidence: name -> LogME, which decides among
-    the candidates within five points, or one standard error, of the best (left out: the best probe wins).
+    the candidates within `level`, or one standard error, of the best (left out: the best probe wins; level 1: it decides alone).
+    tunable: name -> H-score, which decides instead where the network is to be fine-tuned, unless one is NaN (no more examples than features).
     """
     few, guess = int(np.bincount(classes).min()), np.bincount(classes).max() / len(classes)
     means = {name: float(hits.mean()) for name, hits in right.items()}
-    best = max((name for name in means if name != "pixels"), key=means.get)
+    best = frozen = max((name for name in means if name != "pixels"), key=means.get)
     if evidence:
-        near = means[best] - max(WIDE, (means[best] * (1 - means[best]) / len(classes)) ** 0.5)
+        near = means[best] - max(level, (means[best] * (1 - means[best]) / len(classes)) ** 0.5)
         best = max((name for name in evidence if means[name] >= near), key=evidence.get)
+    by_h_score = bool(tunable) and few >= ENOUGH and means[best] < NO_ERROR and not np.isnan([*tunable.values()]).any()
+    if by_h_score:
+        best = max(tunable, key=tunable.get)
     rivals = tuple(name for name in means if name not in (best, "pixels") and not told_apart(right[best], right[name]))
     reasons = [f"a linear probe on {best}, frozen, names {means[best]:.0%} of held-out labels rightly (guessing: {guess:.0%})"]
     doubts = []
@@ -138,6 +150,14 @@ def decide(right: Mapping[str, np.ndarray], classes: np.ndarray, evidence: Mappi
     else:
         strategy = "fine-tune"
         reasons.append(f"{few} labels per class are enough to train the whole network")
+        if by_h_score:
+            reasons.append(f"its H-score is the highest, {tunable[best]:.2f}: that counts for training it, more than what it knows frozen")
+        elif tunable:
+            doubts.append("there are too few pictures for the H-score, the better guide to fine-tuning: the probe chose")
+    if level >= 1.0 and best != frozen and strategy == "probe":
+        reasons.append(f"its LogME is the highest; by the probe alone it would be {frozen} ({means[frozen]:.0%})")
+    if means[frozen] > means[best] and told_apart(right[frozen], right[best]):
+        doubts.append(f"frozen, {frozen} is shown to be better ({means[frozen]:.0%}): try both on labels kept apart")
     if not told_apart(right[best], classes == np.bincount(classes).argmax()):
         doubts.append("no candidate is shown to be better than guessing: label more, or find a nearer source")
     elif "pixels" in right and not told_apart(right[best], right["pixels"]):
