@@ -37,6 +37,15 @@ WRONG = {
          "model.train()\nfor part in model.backbone.children():\n    if isinstance(part, nn.BatchNorm1d):\n        part.eval()\n"
          "for parameter in model.backbone.parameters():\n    parameter.requires_grad_(False)",
          "put the whole backbone into eval(), after model.train()"),
+        ("put only the batch norms into eval",
+         "model.train()\nfor part in model.backbone.modules():\n    if isinstance(part, nn.BatchNorm1d):\n        part.eval()\n"
+         "for parameter in model.backbone.parameters():\n    parameter.requires_grad_(False)",
+         "not only its batch norms"),
+        ("left a frozen head frozen",
+         "model.train()\nmodel.backbone.eval()\nmodel.backbone.requires_grad_(False)",
+         "a head that was frozen before stays frozen"),
+        ("switched gradients off for the call only", "model.train()\nmodel.backbone.eval()\nwith torch.no_grad():\n    pass",
+         "still gets a gradient"),
     ],
     "nearest": [
         ("took the Euclidean distance",
@@ -66,6 +75,18 @@ WRONG = {
          "unit = nn.functional.normalize\nnear = (unit(new) @ unit(train).T).topk(k, dim=1).indices\n"
          "return nn.functional.one_hot(y[near], int(y.max()) + 1).sum(1)",
          "one for each row of new"),
+        ("normalised the columns",
+         "unit = lambda rows: nn.functional.normalize(rows, dim=0)\nnear = (unit(new) @ unit(train).T).topk(k, dim=1).indices\n"
+         "return nn.functional.one_hot(y[near], int(y.max()) + 1).sum(1).argmax(1)",
+         "divide by the lengths of both sides"),
+        ("averaged the labels",
+         "unit = nn.functional.normalize\nnear = (unit(new) @ unit(train).T).topk(k, dim=1).indices\n"
+         "return y[near].double().mean(1).round().long()",
+         "labels are names"),
+        ("took the median label",
+         "unit = nn.functional.normalize\nnear = (unit(new) @ unit(train).T).topk(k, dim=1).indices\n"
+         "return y[near].median(1).values",
+         "labels are names"),
     ],
     "good-enough": [
         ("took the cheapest of all", 'return runs.groupby("method")["seconds"].mean().idxmin()', "not good enough here"),
@@ -94,6 +115,18 @@ WRONG = {
          'fine = [n for n in table.columns.drop(best) if metrics.paired_interval(table[best], table[n]).high <= margin]\n'
          'return runs.groupby("method")["seconds"].mean()[fine or [table.columns[0]]].idxmin()',
          "where the cheapest is also the best"),
+        ("paired the runs in the order of the rows",
+         'score = {n: p["accuracy"].to_numpy() for n, p in runs.groupby("method")}\n'
+         'best = runs.groupby("method")["accuracy"].mean().idxmax()\n'
+         'fine = [best] + [n for n in score if n != best and metrics.paired_interval(score[best], score[n]).high <= margin]\n'
+         'return runs.groupby("method")["seconds"].mean()[fine].idxmin()',
+         "the draws hide it"),
+        ("subtracted the wrong way round",
+         'table = runs.pivot(index="seed", columns="method", values="accuracy")\n'
+         'best = table.mean().idxmax()\n'
+         'fine = [best] + [n for n in table.columns.drop(best) if metrics.paired_interval(table[n], table[best]).high <= margin]\n'
+         'return runs.groupby("method")["seconds"].mean()[fine].idxmin()',
+         "not good enough here"),
     ],
 }
 
@@ -102,7 +135,8 @@ RIGHT = {
     "freeze-body": [("module by module",
                      "model.train()\nfor part in model.backbone.modules():\n    part.training = False\n"
                      "model.backbone.requires_grad_(False)\nmodel.head.requires_grad_(True)")],
-    "nearest": [("with scikit-learn",
+    "nearest": [("with mode", "unit = nn.functional.normalize\nreturn y[(new @ unit(train).T).topk(k, dim=1).indices].mode(1).values"),
+                ("with scikit-learn",
                  "from sklearn.neighbors import KNeighborsClassifier\n"
                  "votes = KNeighborsClassifier(k, metric='cosine').fit(train.numpy(), y.numpy())\n"
                  "return torch.as_tensor(votes.predict(new.numpy()))")],
