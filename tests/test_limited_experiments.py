@@ -17,8 +17,9 @@ def stored(name):
 # ---------------------------------------------------------------------------- what is compared
 def test_what_is_chosen_and_what_is_reported_never_meet():
     assert not set(le.DEV_SEEDS) & {*le.SEEDS, *le.TUNED_SEEDS} and len(le.SEEDS) >= 10 and len(le.TUNED_SEEDS) >= 5
-    assert all(shapes.DEV8 in job.args for job in le.limited_view_rates())
-    assert all(job.args[2] is shapes.TARGET10 for job in le.limited_plain() + le.limited_knobs())
+    assert not set(le.BARE_SEEDS) & {*le.SEEDS, *le.TUNED_SEEDS}
+    assert all(shapes.DEV8 in job.args for job in le.limited_view_rates() + le.limited_bare_rates())
+    assert all(job.args[2] is shapes.TARGET10 for job in le.limited_plain() + le.limited_knobs() + le.limited_curves())
 
 
 def test_runs_are_paired_with_those_of_why_transfer():
@@ -124,6 +125,11 @@ def test_the_chosen_penalty_is_the_best_that_was_tried(count, labels):
     sweep = stored("limited_view_rates")
     means = sweep[(sweep["views"] == count) & (sweep["labels"] == labels)].groupby("C")["accuracy"].mean()
     assert le.VIEW_C[count][le.FEW if labels == 5 else le.MANY] == means.idxmax()
+
+
+def test_scratch_without_augmentation_has_the_best_rate_that_was_tried():
+    sweep = stored("limited_bare_rates").groupby("method")["accuracy"].mean()
+    assert float(sweep.idxmax()) == le.BARE_RATE and len(sweep) == len(le.BARE_CANDIDATES)
 
 
 @pytest.mark.parametrize("name", le.LAB)

@@ -99,9 +99,27 @@ KINDS = {"flip": augmentation.affine(**STILL, flip=True), "rotate": augmentation
 FLIPPED = augmentation.compose(augmentation.affine(flip=True), augmentation.colour())
 
 
+# Rates tried for scratch without augmentation, and what `limited_bare_rates` says (a test compares).
+BARE_CANDIDATES = (1e-2, 3e-2, 1e-1)
+BARE_RATE = 1e-1
+BARE_SEEDS = range(0, 2)
+
+
+def limited_bare_rates() -> list:
+    """Learning rates for scratch without augmentation, tried on the development shapes at 50 labels per class."""
+    return [partial(learn_run, f"{rate:g}", learner("scratch", 50, augment=None, lr=rate), shapes.DEV8, 50, seed, {"contestant": "scratch"},
+                    threads=1)
+            for seed in BARE_SEEDS for rate in BARE_CANDIDATES]
+
+
 def limited_plain() -> list:
     """Scratch without augmentation, all else as in why_transfer: 200 labels per class."""
     return _jobs({"scratch, no augmentation": lambda labels: learner("scratch", labels, augment=None)}, [200])
+
+
+def limited_curves() -> list:
+    """Scratch without augmentation at 50 labels per class, at the rate chosen without it, all else as in why_transfer."""
+    return _jobs({"scratch, no augmentation": lambda labels: learner("scratch", labels, augment=None, lr=BARE_RATE)}, [50])
 
 
 def limited_knobs() -> list:
@@ -253,13 +271,16 @@ def pseudo_run(source: str, labels: int, seed: int, threads: int | None = None) 
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (limited_plain, limited_knobs, limited_view_rates, limited_views, limited_heads, limited_pseudo)}
+LAB: dict = {f.__name__: f for f in (limited_bare_rates, limited_curves, limited_plain, limited_knobs,
+                                     limited_view_rates, limited_views, limited_heads, limited_pseudo)}
 REAL: dict = {}
 _BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune",
           "methods", "evaluation:world", "zoo:Preprocess", "zoo:MINI", "metrics:accuracy")
 _LEARN = ("Learner", "learner", "learn_run", "_jobs", "RATE", "START", "FINETUNE_STEPS", "TUNED_SEEDS")
 _FROZEN = ("backbone", "SEEDS")
 _HERE = {
+    "limited_bare_rates": (*_LEARN, "BARE_CANDIDATES", "BARE_SEEDS"),
+    "limited_curves": (*_LEARN, "BARE_RATE"),
     "limited_plain": _LEARN,
     "limited_knobs": _LEARN,
     "limited_view_rates": (*_FROZEN, "view_run", "VIEWS", "PENALTIES", "DEV_SEEDS"),
