@@ -43,6 +43,12 @@ WRONG = {
          + "return adapted.eval()", "take notice in training mode only"),
         ("kept the momentum of a tenth",
          "adapted = copy.deepcopy(model).train()\nwith torch.no_grad():\n    adapted(pictures)\nreturn adapted.eval()", "of the way to the new ones"),
+        ("forgot the old statistics and kept the momentum", _ADABN.replace("    layer.momentum = None\n", "") + "return adapted.eval()",
+         "of the way to the new ones"),
+        ("the last batch alone",
+         "adapted = copy.deepcopy(model).train()\nfor layer in " + _LAYERS + ":\n    layer.momentum = 1.0\n"
+         "with torch.no_grad():\n    for i in range(0, len(pictures), 64):\n        adapted(pictures[i:i + 64])\nreturn adapted.eval()",
+         "not those of the pictures"),
         ("returned the predictions", _ADABN + "return adapted.eval()(pictures)", "return the adapted model, not a Tensor"),
         ("returned nothing", _ADABN, "returns nothing: end it with `return` and the adapted copy"),
         ("reset the scale as well", _ADABN.replace("layer.reset_running_stats()", "layer.reset_parameters()") + "return adapted.eval()",
@@ -56,6 +62,8 @@ WRONG = {
         ("took the threshold from the new pictures", "return (now >= np.quantile(now, 1 - right.mean())).mean()",
          "take the threshold from the old confidences"),
         ("counted", "return (now >= np.sort(sure)[int((right == 0).sum())]).sum()", "a share between 0 and 1"),
+        ("took the median confidence of the wrong answers", "return (now >= np.median(sure[right == 0])).mean()",
+         "the threshold is"),
         ("took three quarters for the threshold", "return (now >= 0.75).mean()", "so the threshold is"),
     ],
 }
