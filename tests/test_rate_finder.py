@@ -65,8 +65,9 @@ def test_the_model_is_put_back_when_a_callback_fails():
 
 
 # ---------------------------------------------------------------------------- reading the curve
-def curve(at, rates=np.geomspace(1e-6, 1.0, 121)):
+def curve(at):
     """A loss that falls fastest at the rate `at`, and rises again from 30 times that."""
+    rates = np.geomspace(1e-6, 1.0, 121)
     x = np.log(rates / at)
     return rate_finder.RangeTest(rates, (losses := -np.tanh(x) + np.exp(np.clip(x - np.log(300), None, 3))), losses)
 
