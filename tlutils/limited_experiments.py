@@ -128,6 +128,12 @@ def limited_knobs() -> list:
     return _jobs({name: lambda labels, knob=knob: learner("fine-tuning", labels, **knob) for name, knob in knobs.items()}, [5])
 
 
+def limited_decay() -> list:
+    """Fine-tuning with 5 labels per class: no weight decay, and ten times that of why_transfer (0.05), all else as there."""
+    knobs = {"decay 0": {"weight_decay": 0.0}, "decay 0.5": {"weight_decay": 0.5}}
+    return _jobs({name: lambda labels, knob=knob: learner("fine-tuning", labels, **knob) for name, knob in knobs.items()}, [5])
+
+
 @dataclass(frozen=True)
 class Mirrored(shapes.Task):
     """Every shape twice, as it is and in the mirror: 2 x shapes classes, label = 2 x shape + (1 if mirrored)."""
@@ -271,7 +277,7 @@ def pseudo_run(source: str, labels: int, seed: int, threads: int | None = None) 
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (limited_bare_rates, limited_curves, limited_plain, limited_knobs,
+LAB: dict = {f.__name__: f for f in (limited_bare_rates, limited_curves, limited_plain, limited_knobs, limited_decay,
                                      limited_view_rates, limited_views, limited_heads, limited_pseudo)}
 REAL: dict = {}
 _BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune",
@@ -283,6 +289,7 @@ _HERE = {
     "limited_curves": (*_LEARN, "BARE_RATE"),
     "limited_plain": _LEARN,
     "limited_knobs": _LEARN,
+    "limited_decay": _LEARN,
     "limited_view_rates": (*_FROZEN, "view_run", "VIEWS", "PENALTIES", "DEV_SEEDS"),
     "limited_views": (*_FROZEN, "view_run", "VIEWS", "VIEW_C"),
     "limited_heads": (*_FROZEN, "head_run", "STRENGTHS", "HEAD_RATE", "HEAD_STEPS"),
