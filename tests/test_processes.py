@@ -95,3 +95,14 @@ def test_a_model_split_over_processes_is_refused(kind, monkeypatch):
     monkeypatch.setattr(accelerate, "Accelerator", lambda: SimpleNamespace(distributed_type=SimpleNamespace(value=kind)))
     with pytest.raises(ValueError, match=f"accelerate was told to use {kind}, but fit keeps a whole copy .*: launch plain"):
         processes.team()
+
+
+def test_one_thread_sets_the_number_and_none_leaves_it():
+    before = torch.get_num_threads()
+    try:
+        processes.one_thread(1)
+        assert torch.get_num_threads() == 1
+        processes.one_thread(None)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

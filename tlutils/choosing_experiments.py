@@ -19,6 +19,7 @@ from . import augmentation, datasets, domains, evaluation, finetune, real_experi
 from .image_experiments import TRAINING
 from .methods import Pixels, Probe, Train
 from .metrics import correct
+from .processes import one_thread as _one_thread
 from .recommend import Advice, recommend
 
 SEEDS = range(100, 103)
@@ -342,11 +343,6 @@ def _answers(base: str, features: Tensor, x: Tensor) -> Tensor | None:
     if isinstance(loaded.head[-1], torch.nn.Linear):
         return loaded.head[-1](features)
     return torch.cat([loaded.logits(part) for part in x.split(64)])
-
-
-def _one_thread(threads: int | None) -> None:
-    if threads:
-        torch.set_num_threads(threads)
 
 
 # ---------------------------------------------------------------------------- what the command finds

@@ -18,6 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from . import evaluation, features, finetune, freezing, methods, optim, report, shapes, training, views, zoo
+from .processes import one_thread as _one_thread
 
 SEEDS = range(100, 105)
 DEV_SEEDS = range(0, 2)
@@ -174,11 +175,6 @@ def strategy_run(setting: str, labels: int, seed: int, names=NAMES, threads: int
 
 def _share(predicted: Tensor, truth: Tensor) -> float:
     return float((predicted == truth).double().mean())
-
-
-def _one_thread(threads: int | None) -> None:
-    if threads:
-        torch.set_num_threads(threads)
 
 
 # ---------------------------------------------------------------------------- a backbone frozen by halves

@@ -17,17 +17,13 @@ from torch.nn import functional as F
 
 from . import evaluation, finetune, mini_cnns, paths, readers, shapes, training, zoo
 from .metrics import correct
+from .processes import one_thread as _one_thread
 
 SEEDS = range(100, 120)               # of the probes: cheap, so many
 TUNED_SEEDS = range(100, 105)         # of what is trained
 DEV_SEEDS = range(0, 3)
 FORWARD = ("shapes", "backbones", "mini_cnns", "inference", "zoo:Preprocess", "zoo:MINI", "evaluation:world")
 TRAINING = (*FORWARD, "augmentation", "batches", "loop", "training", "optim", "freezing", "finetune")
-
-
-def _one_thread(threads: int | None) -> None:
-    if threads:
-        torch.set_num_threads(threads)
 
 
 # ---------------------------------------------------------------------------- the minis' own pretraining

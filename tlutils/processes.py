@@ -49,6 +49,12 @@ def alone() -> Iterator[None]:
         _alone -= 1
 
 
+def one_thread(threads: int | None) -> None:
+    """Set torch to so many threads; None leaves it as it is. Jobs that run side by side take one each."""
+    if threads:
+        torch.set_num_threads(threads)
+
+
 def sum_gradients(team, model: nn.Module, losses: Tensor) -> Tensor:
     """Sum every gradient over the processes, in place; returns the sums of `losses`, (K,)."""
     trainable = [p for p in model.parameters() if p.requires_grad]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import adaptation, augmentation, domains, evaluation, finetune, freezing, methods, shapes, training, zoo
+from .processes import one_thread as _one_thread
 
 SEEDS = range(100, 105)
 DEV_SHIFTS = ("noise", "sketch", "night")      # rates are chosen under these, each on a draw of its own (seeds 0 to 2)
@@ -38,11 +39,6 @@ TENT_STEPS = 50
 # What `shift_rates` says (a test compares): the rate of each way to learn from five labels per class, and TENT's.
 CHOSEN_RATE = {"stem": 1e-2, "layer1": 1e-2, "layer2": 3e-3, "layer3": 1e-3, "head": 3e-3, "all": 1e-3, "gradual": 1e-3,
                "gradual upwards": 3e-3, "tent": 1e-3}
-
-
-def _one_thread(threads: int | None) -> None:
-    if threads:
-        torch.set_num_threads(threads)
 
 
 # ---------------------------------------------------------------------------- the source model and the target's pictures
