@@ -170,6 +170,7 @@ def test_search_finds_fine_tuning(open_page, address):
     page.wait_for_selector("#search-results li a")
     found = page.eval_on_selector_all("#search-results li a", "links => links.map(link => link.getAttribute('href'))")
     assert any("chapters/" in link for link in found)
+    page.wait_for_load_state("networkidle")           # the results fetch their summaries: leaving earlier cuts them off
     page.click("#search-results li a")
     page.wait_for_load_state("load")
     assert "fine" in page.inner_text("article").lower()
