@@ -44,6 +44,7 @@ MODULES = sorted(file.stem for file in PACKAGE.glob("*.py") if file.stem != "__i
 HEAVY = {
     "transformers": (),
     "peft": (),
+    "torchao": (),
     "accelerate": (),
     "huggingface_hub": (),
     "IPython": (),
