@@ -22,7 +22,7 @@ SOLUTION = re.compile(r"^(?P<indent>[ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END
 
 HIDDEN = "### BEGIN HIDDEN TESTS"
 # Parts whose checks say in one sentence what is missing (see tlutils.checks).
-GUARDED = ("chapters/fundamentals/", "chapters/practice/")
+GUARDED = ("chapters/fundamentals/", "chapters/practice/", "chapters/advanced/")
 
 
 def answers(path: str):

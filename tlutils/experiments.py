@@ -30,6 +30,7 @@ from . import (
     image_experiments,
     limited_experiments,
     multimodal_experiments,
+    nas_experiments,
     optimisation_experiments,
     paths,
     practice_domain_experiments,
@@ -272,7 +273,7 @@ def _trained_on(task: shapes.Task, seed: int, steps: int):
 # WEIGHTS (what decides a grid's results: parts for `report.code_hash`, bundled weights) and `provenance(name, rows)`.
 PARTS = (image_experiments, text_experiments, sentiment_experiments, multimodal_experiments, practice_domain_experiments,
          practice_oneshot_experiments, practice_real_experiments, practice_text_experiments, choosing_experiments,
-         optimisation_experiments, limited_experiments, extraction_experiments, shift_experiments)
+         optimisation_experiments, limited_experiments, extraction_experiments, shift_experiments, nas_experiments)
 FUNDAMENTALS = {f.__name__: f for f in (rates, why_transfer, patient, patient_tuning, speed, digits, phase, plenty, parity, layers,
                                           own_layers)}
 LAB = FUNDAMENTALS | {name: grid for part in PARTS for name, grid in part.LAB.items()}

@@ -15,7 +15,7 @@ import json
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,43 +144,53 @@ def _trials(name: str, evaluate, space: Space, budget: int, seed: int, log, team
 
 
 # ---------------------------------------------------------------------------- progressive search
-def pnas(evaluate: Callable[[Cell], float], space: Space, *, budget: int, keep: int | None = None,
+def pnas(evaluate: Callable[[Cell], float], space: Space, *, budget: int, keep: int | Sequence[int] | None = None,
          predictor: Predictor | None | str = "default", warm: bool = False, progression: bool = True, seed: int = 0,
          log: str | Path | None = None, team=None) -> Trace:
     """Progressive neural architecture search (Liu et al. 2018, algorithm 1).
 
     All cells of one block are trained. Then, level by level: the predictor learns from all cells trained so far, the kept
     cells get one block more in every possible way, and the `keep` children of the highest predicted accuracy are trained.
-    keep: default, what the budget allows after the first level in equal parts, the last one taking the rest.
+    keep: default, what the budget allows after the first level in equal parts, the last one taking the rest. A number holds
+    for every level (K in the paper); a sequence names one for each level after the first but the last, which takes the rest.
     For ablations: predictor=None takes children at random; progression=False trains full cells from the start (as many
     batches of the same sizes, the first at random, the others the highest predicted of all full cells); warm=True lets
     every fit go on from what the `predictor` that you pass has learned before, from another task for instance.
-    Raises ValueError for a budget smaller than the first level.
+    Raises ValueError for a budget smaller than the first level, for a `keep` below 1 or of the wrong length.
     """
     first = space.first_level()
     if budget < len(first):
         raise ValueError(f"budget={budget} is smaller than the first level, the {len(first)} cells of one block: allow at least so many")
-    if keep is not None and keep < 1:
-        raise ValueError(f"keep={keep}: at least one cell must be kept at each level")
+    counts = _keep_at(space, keep, budget - len(first))
     if predictor == "default":
         predictor = Predictor(seed=seed)
     trials, dice = _trials("pnas", evaluate, space, budget, seed, log, team, keep=keep, progression=progression, warm=warm,
                            predictor=None if predictor is None else [*predictor.kinds, predictor.members])
-    levels, fixed = range(2, space.blocks + 1), keep is not None
-    keep = keep or max(1, (budget - len(first)) // max(1, len(levels)))
     if not progression:
         first = _distinct(space, dice, len(first), set())
     trials.train(first)
     beam = list(trials.scores)
-    for level in levels:
+    for count in counts:
         if trials.left == 0:
             break
         pool = space.expand(beam) if progression else _candidates(space, dice)
         pool = [cell for cell in pool if cell not in trials.scores]
-        count = min(trials.left, len(pool), trials.left if level == space.blocks and not fixed else keep)
-        beam = _most_promising(pool, count, trials, predictor, dice, warm)
+        beam = _most_promising(pool, min(trials.left, len(pool), count), trials, predictor, dice, warm)
         trials.train(beam)
     return trials.trace
+
+
+def _keep_at(space: Space, keep: int | Sequence[int] | None, rest: int) -> list[int]:
+    """How many cells of each level after the first are trained, `rest` in all at the most."""
+    levels = space.blocks - 1
+    if keep is None:
+        return [max(1, rest // max(1, levels))] * (levels - 1) + [rest] * (levels > 0)
+    counts = [keep] * levels if isinstance(keep, int) else [*keep, *[rest] * (levels > 0)]
+    if len(counts) != levels:
+        raise ValueError(f"keep={tuple(keep)}: name {max(0, levels - 1)}, one for each level between the first and the last")
+    if any(count < 1 for count in counts[:levels if isinstance(keep, int) else -1]):
+        raise ValueError(f"keep={keep}: at least one cell must be kept at each level")
+    return counts
 
 
 def _most_promising(pool: list[Cell], count: int, trials: Trials, predictor: Predictor | None, dice: random.Random, warm: bool) -> list[Cell]:
