@@ -133,15 +133,18 @@ def test_the_second_pass_is_cheaper():
 
 
 # ---------------------------------------------------------------------------- the stored grids
-def test_the_grid_used_the_settings_that_the_search_chose():
-    grid = report.load("lab", "extract_grid")
+@pytest.mark.parametrize("name", ["extract_grid", "extract_middle"])
+def test_the_grids_used_the_settings_that_the_search_chose(name):
+    grid = report.load("lab", name)
     for _, row in grid.drop_duplicates(["method", "setting", "labels"]).iterrows():
         assert row["tuned"] == extraction.words(extraction.chosen(row["method"], row["setting"], row["labels"]))
 
 
-def test_the_grid_is_whole():
-    grid = report.load("lab", "extract_grid")
-    assert len(grid) == len(extraction.NAMES) * len(extraction.CELLS) * 5 and grid["accuracy"].notna().all() and grid["outside"].between(0, 1).all()
+@pytest.mark.parametrize(("name", "cells"), [("extract_grid", extraction.CELLS), ("extract_middle", extraction.MIDDLE)])
+def test_the_grids_are_whole(name, cells):
+    grid = report.load("lab", name)
+    assert set(grid.groupby(["setting", "labels"]).groups) == set(cells)
+    assert len(grid) == len(extraction.NAMES) * len(cells) * 5 and grid["accuracy"].notna().all() and grid["outside"].between(0, 1).all()
     assert (grid[grid["setting"] == "near"][list(shapes.SHIFTS)].notna()).all(axis=None)
 
 

@@ -23,6 +23,7 @@ from .processes import one_thread as _one_thread
 SEEDS = range(100, 105)
 DEV_SEEDS = range(0, 2)
 CELLS = (("far domain", 100), ("near", 5), ("far domain", 5), ("near", 100))      # setting and labels per class
+MIDDLE = (("far domain", 20), ("near", 20))       # a third budget between them, a grid of its own
 RATE_BUDGETS = (5, 50)
 STEPS = 300                   # of everything that is trained
 BATCH = 32
@@ -148,6 +149,11 @@ def rate_run(setting: str, labels: int, seed: int, name: str, threads: int | Non
 def extract_grid() -> list:
     """Seven strategies, and a probe on eight views, on ten new shapes: accuracy inside and outside, by labels and domain."""
     return [partial(strategy_run, setting, labels, seed, threads=1) for setting, labels in CELLS for seed in SEEDS]
+
+
+def extract_middle() -> list:
+    """The strategies of extract_grid at 20 labels per class, near and far domain, all else as there."""
+    return [partial(strategy_run, setting, labels, seed, threads=1) for setting, labels in MIDDLE for seed in SEEDS]
 
 
 def strategy_run(setting: str, labels: int, seed: int, names=NAMES, threads: int | None = None) -> list[dict]:
@@ -360,7 +366,8 @@ def cache_run(network: str, n: int, seed: int, threads: int | None = None) -> li
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (extract_rates, extract_grid, extract_batchnorm, extract_view_rates, extract_views_grid, extract_cache)}
+LAB: dict = {f.__name__: f for f in (extract_rates, extract_grid, extract_middle, extract_batchnorm, extract_view_rates,
+                                     extract_views_grid, extract_cache)}
 REAL: dict = {}
 _BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune", "features",
           "methods:AUGMENT", "zoo:Preprocess", "zoo:MINI")
@@ -369,6 +376,7 @@ _STRATEGY = ("views", "Setting", "SETTINGS", "SKETCH", "FURTHER", "STEPS", "BATC
 _HERE = {
     "extract_rates": (*_STRATEGY, "extract_rates", "rate_run", "RATE_BUDGETS", "DEV_SEEDS"),
     "extract_grid": (*_STRATEGY, "extract_grid", "strategy_run", "chosen", "CELLS", "SEEDS"),
+    "extract_middle": (*_STRATEGY, "extract_middle", "strategy_run", "chosen", "MIDDLE", "SEEDS"),
     "extract_batchnorm": ("Setting", "SKETCH", "TRAPS", "TRAP_SEEDS", "TRAP_LABELS", "TRAP_STEPS", "TRAP_RATE", "half_freeze", "in_order",
                           "extract_batchnorm", "trap_run", "_share"),
     "extract_view_rates": ("views", "VIEW_LABELS", "VIEW_RATES", "STEPS", "BATCH", "DEV_SEEDS", "view_head", "extract_view_rates", "view_rate_run"),
