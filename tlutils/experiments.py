@@ -23,6 +23,8 @@ from . import (
     augmentation,
     choosing_experiments,
     datasets,
+    distillation_experiments,
+    distillation_real_experiments,
     evaluation,
     extraction_experiments,
     finetune,
@@ -273,7 +275,8 @@ def _trained_on(task: shapes.Task, seed: int, steps: int):
 # WEIGHTS (what decides a grid's results: parts for `report.code_hash`, bundled weights) and `provenance(name, rows)`.
 PARTS = (image_experiments, text_experiments, sentiment_experiments, multimodal_experiments, practice_domain_experiments,
          practice_oneshot_experiments, practice_real_experiments, practice_text_experiments, choosing_experiments,
-         optimisation_experiments, limited_experiments, extraction_experiments, shift_experiments, nas_experiments)
+         optimisation_experiments, limited_experiments, extraction_experiments, shift_experiments, nas_experiments,
+         distillation_experiments, distillation_real_experiments)
 FUNDAMENTALS = {f.__name__: f for f in (rates, why_transfer, patient, patient_tuning, speed, digits, phase, plenty, parity, layers,
                                           own_layers)}
 LAB = FUNDAMENTALS | {name: grid for part in PARTS for name, grid in part.LAB.items()}
