@@ -25,7 +25,7 @@ LAYERS = (
     ("training",),
     ("finetune", "rate_finder"),
     ("transferability",),
-    ("methods", "evaluation", "distillation", "forgetting", "fewshot", "mixing", "semi", "views", "trials", "peft_methods"),
+    ("methods", "evaluation", "distillation", "compression", "forgetting", "fewshot", "mixing", "semi", "views", "trials", "peft_methods"),
     ("recommend",),
     ("plots", "claims", "report", "explorer"),
     ("pretrain_text", "pretrain_multimodal", "nas_benchmark", "real_experiments", "decisions"),

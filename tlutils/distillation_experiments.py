@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import backbones, batches, distillation, evaluation, finetune, metrics, mini_transformers, shapes, text, training, zoo
+from . import backbones, batches, compression, distillation, evaluation, finetune, metrics, mini_transformers, shapes, text, training, zoo
 from .methods import AUGMENT
 from .processes import one_thread
 from .transformer_backbones import TextBackbone, as_texts
@@ -246,23 +246,21 @@ def dark_run(seed: int, only: tuple[str, ...] | None = None, name: str = "resnet
 
 
 def kd_teachers() -> list:
-    """Other teachers for the same student: untrained, half pretrained, its own twin, a four times larger one, three at once."""
+    """Other teachers for the same student: untrained, half pretrained, its own twin, and one four times as large."""
     return [partial(teacher_run, seed) for seed in SEEDS]
 
 
 def teacher_run(seed: int, name: str = "resnet") -> list[dict]:
-    """The student of a pair taught by five other teachers, one draw; `teacher_accuracy` is theirs."""
+    """The student of a pair taught by four other teachers, one draw; `teacher_accuracy` is theirs, `agreement` is with them."""
     one_thread(1)
     room, pair, taught = classroom(name, seed), PAIRS[name], method(name, "taught")
     x, y, *_ = pair.draw(seed)
     twin = replace(room, seed=seed + 1000)
-    more = [train_teacher(pair, x, y, seed + 1000 * i) for i in (1, 2)]
     teachers = {
         "untrained": finetune.Classifier(zoo.load(pair.teacher, None, seed=seed), room.classes, seed=seed),
         "half pretrained": train_teacher(pair, x, y, seed, weights="half"),
         "its twin": method(name, "alone").fit(twin),
         "four times larger": train_teacher(pair, x, y, seed, name="vgg-mini"),
-        "three at once": distillation.Ensemble([room.teacher, *more]),
     }
     found = []
     for kind, teacher in teachers.items():
@@ -291,13 +289,13 @@ def unlabelled_run(seed: int, name: str = "resnet") -> list[dict]:
             method(name, "alone").row(name, "new pictures, true labels", room, x=new, y=truth, logits=about_new)]
 
 
-TEMPERATURES = (1.0, 2.0, 4.0, 16.0)
-WEIGHTS_TRIED = (0.5, 0.9, 1.0)
+TEMPERATURES = (1.0, 4.0, 16.0)
+WEIGHTS_TRIED = (0.5, 1.0)
 
 
 def kd_temperature() -> list:
     """Temperature times weight of the teacher's word, at the rate chosen for one of them."""
-    return [partial(temperature_run, seed, temperature) for temperature in TEMPERATURES for seed in SEEDS]
+    return [partial(temperature_run, seed, temperature) for seed in SEEDS for temperature in TEMPERATURES]
 
 
 def temperature_run(seed: int, temperature: float, name: str = "resnet", weights=WEIGHTS_TRIED) -> list[dict]:
@@ -319,8 +317,42 @@ def patience_run(seed: int, kind: str, name: str = "resnet", times: int = 4) -> 
     return [method(name, kind, steps=times * room.pair.steps).row(name, kind, room) | {"steps": times * room.pair.steps}]
 
 
+# ---------------------------------------------------------------------------- what it costs
+COST_ROUNDS = 15
+COST_BATCH = 64
+
+
+def kd_cost() -> list:
+    """Parameters, bytes and milliseconds of teachers and students, as they are and with 8-bit linear layers; accuracy for the text pair."""
+    return [partial(cost_run, seed) for seed in SEEDS]
+
+
+def cost_run(seed: int, rounds: int = COST_ROUNDS) -> list[dict]:
+    """The text pair trained, then in 8 bits; the picture networks by size and time alone: torchao leaves convolutions as they are.
+
+    Rows of method, network, bits, seed, accuracy (None for pictures), parameters, bytes, linear (share in linear layers), milliseconds
+    for 64 examples (median of processor time).
+    """
+    one_thread(1)
+    room = classroom("text", seed)
+    trained = {"teacher": room.teacher, "taught": method("text", "taught").fit(room)}
+    pictures = {"resnet-mini": zoo.load("resnet-mini"), "vgg-mini": zoo.load("vgg-mini"), "resnet-micro": micro(seed)}
+    pictures = {name: finetune.Classifier(loaded, 10, seed=seed).eval() for name, loaded in pictures.items()}
+    rows = []
+    for group, x in ((trained, room.x_test[:COST_BATCH]), (pictures, torch.rand(COST_BATCH, 3, 32, 32))):
+        every = {(name, bits): net if bits == "32" else compression.quantised(net, bits)
+                 for name, net in group.items() for bits in ("32", *compression.INT8)}
+        taken = compression.milliseconds(every, x, repeats=rounds)
+        for (name, bits), net in every.items():
+            right = metrics.accuracy(training.predict(net, room.x_test).argmax(1), room.y_test) if group is trained else None
+            rows.append({"method": f"{name}, {bits}", "network": name, "bits": bits, "seed": seed, "accuracy": right,
+                         "parameters": compression.parameters(group[name]), "bytes": compression.disk_bytes(net),
+                         "linear": compression.share_in_linear(group[name]), "milliseconds": compression.median(taken[name, bits])})
+    return rows
+
+
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (kd_rates, kd_pairs, kd_dark, kd_teachers, kd_unlabelled, kd_temperature, kd_patience)}
+LAB: dict = {f.__name__: f for f in (kd_rates, kd_pairs, kd_dark, kd_teachers, kd_unlabelled, kd_temperature, kd_patience, kd_cost)}
 REAL: dict = {}
 _BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune", "methods:AUGMENT",
           "evaluation:world", "zoo:Preprocess", "zoo:MINI", "distillation:loss", "distillation:soft_targets", "distillation:agreement")
@@ -335,15 +367,17 @@ _HERE = {
     "kd_unlabelled": ("kd_unlabelled", "unlabelled_run", "CHOSEN", "method", "UNLABELLED"),
     "kd_temperature": ("kd_temperature", "temperature_run", "CHOSEN", "method", "TEMPERATURES", "WEIGHTS_TRIED"),
     "kd_patience": ("kd_patience", "patience_run", "CHOSEN", "method"),
+    "kd_cost": ("kd_cost", "cost_run", "short_bert", "CHOSEN", "method", "COST_ROUNDS", "COST_BATCH"),
 }
-_MORE = {"kd_rates": (*_TEXT, "mini_cnns"), "kd_pairs": (*_TEXT, "mini_cnns"), "kd_teachers": ("mini_cnns", "distillation:Ensemble"),
+_MORE = {"kd_rates": (*_TEXT, "mini_cnns"), "kd_pairs": (*_TEXT, "mini_cnns"), "kd_teachers": ("mini_cnns",),
+         "kd_cost": (*_TEXT, "mini_cnns", "compression"),
          "kd_dark": ("distillation:shuffle_wrong", "distillation:flatten_wrong", "distillation:smoothed_teacher", "distillation:smoothing_of",
                      "distillation:entropy", "distillation:Hints", "distillation:learn_hints", "distillation:_output_of")}
 CODE: dict[str, tuple[str, ...]] = {
     name: (*_BELOW, *_MORE.get(name, ()), *(f"distillation_experiments:{part}" for part in (*_OWN, *parts))) for name, parts in _HERE.items()}
 _BOTH = ("resnet-mini-shapes", "vgg-mini-shapes", "roberta-mini-text")
 WEIGHTS: dict[str, tuple[str, ...]] = {
-    "kd_rates": _BOTH, "kd_pairs": _BOTH, "kd_teachers": ("resnet-mini-shapes", "resnet-mini-half", "vgg-mini-shapes"),
+    "kd_rates": _BOTH, "kd_pairs": _BOTH, "kd_cost": _BOTH, "kd_teachers": ("resnet-mini-shapes", "resnet-mini-half", "vgg-mini-shapes"),
     **dict.fromkeys(("kd_dark", "kd_unlabelled", "kd_temperature", "kd_patience"), ("resnet-mini-shapes",))}
 
 
