@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tlutils"
 # Modules that share a line know nothing of each other.
 LAYERS = (
     ("paths",),
-    ("shapes", "readers", "metrics", "augmentation", "weights", "backbones", "text_words", "checks", "nas_cells"),
+    ("shapes", "readers", "metrics", "augmentation", "weights", "backbones", "text_words", "checks", "nas_cells", "alignment"),
     ("text", "domains", "scores"),
     ("sources", "torchvision_backbones", "transformer_backbones", "mini_cnns", "multimodal", "nas_networks", "nas_predictors"),
     ("datasets", "mini_transformers", "image_tokens", "adapters"),
@@ -26,7 +26,7 @@ LAYERS = (
     ("finetune", "rate_finder"),
     ("transferability",),
     ("methods", "evaluation", "distillation", "compression", "forgetting", "fewshot", "mixing", "semi", "views", "trials", "peft_methods"),
-    ("recommend",),
+    ("recommend", "aligned_training"),
     ("plots", "claims", "report", "explorer"),
     ("pretrain_text", "pretrain_multimodal", "nas_benchmark", "real_experiments", "decisions"),
     ("pretrain", "limited_experiments", "image_experiments", "text_experiments", "sentiment_experiments", "multimodal_experiments",

@@ -174,8 +174,9 @@ def test_lora_on_a_module_whose_output_is_unused_trains_nothing_and_the_check_sa
 
 @pytest.mark.parametrize("settings, words", [
     ({"method": "lora", "rank": 0}, "rank=0 must be a whole number"), ({"method": "lora", "rank": 1.5}, "rank=1.5"),
-    ({"method": "lora", "alpha": 0.0}, "alpha"),
-    ({"method": "adapters", "bottleneck": 0}, "bottleneck"), ({"method": "prompt", "length": 0}, "length"), ({"method": "lora", "targets": "q_proj"}, r"q_proj.*there are .*self\.query"), ({"method": "ia3", "targets": "q_proj"}, "matches no module"),
+    ({"method": "lora", "alpha": 0.0}, "alpha"), ({"method": "adapters", "bottleneck": 0}, "bottleneck"),
+    ({"method": "prompt", "length": 0}, "length"), ({"method": "lora", "targets": "q_proj"}, r"q_proj.*there are .*self\.query"),
+    ({"method": "ia3", "targets": "q_proj"}, "matches no module"),
     ({"method": "lora", "targets": r"encoder\.layer\.0"}, "can't all be replaced"), ({"method": "LoRA"}, "method: must be one of"),
 ])
 def test_bad_settings(settings, words):
