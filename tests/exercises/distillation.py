@@ -27,9 +27,9 @@ def _loop(old: str, new: str) -> str:
 WRONG = {
     "hot": [
         ("left it at one", "hot = 1", "hotter"),
-        ("took the hottest", "hot = 32", "is enough already"),
-        ("took the entropy for the temperature", "hot = math.log(10) / 2", "hot must be one of"),
-        ("wrote a text", 'hot = "8"', "must be a number, not the text '8'"),
+        ("took the hottest", "hot = 10", "is enough already"),
+        ("took the entropy for the temperature", "hot = goal", "hot must be one of"),
+        ("wrote a text", 'hot = "3"', "must be a number, not the text '3'"),
         ("left it empty", "hot = None", "has no value yet"),
     ],
     "loss": [
@@ -86,7 +86,7 @@ WRONG = {
 
 RIGHT = {
     "hot": [("by torch's entropy",
-             "hot = min(t for t in (1, 2, 4, 8, 16, 32) if torch.special.entr((logits / t).softmax(1)).sum(1).mean() >= math.log(10) / 2)")],
+             "hot = min(t for t in (1, 2, 3, 4, 5, 6, 8, 10) if torch.special.entr((logits / t).softmax(1)).sum(1).mean() >= goal)")],
     "loss": [
         ("by kl_div", "soft = F.kl_div((student / temperature).log_softmax(1), (teacher.detach() / temperature).softmax(1), reduction='batchmean')\n"
                       "return weight * temperature ** 2 * soft + (1 - weight) * F.cross_entropy(student, y)"),
