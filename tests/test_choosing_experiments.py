@@ -33,16 +33,23 @@ def test_every_task_gives_balanced_pictures_and_the_same_again(name):
     assert torch.equal(x, draw(5, 7)[0]) and not torch.equal(x, draw(5, 8)[0])
 
 
+def test_a_background_is_what_the_task_of_backgrounds_asks_for():
+    task, labels = choosing.Backgrounds("backgrounds", shapes.TARGET_SHAPES, 1), torch.arange(4).repeat(50)
+    scenes = task.scenes(labels, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(scenes.background // 4, labels) and len(set(scenes.background.tolist())) == 16 and len(task.classes) == 4
+
+
 def test_held_out_tasks_share_no_shape_with_the_tasks_that_anything_was_chosen_on():
     assert not set(shapes.TARGET_SHAPES) & set(shapes.DEV_SHAPES) and not set(choosing.TASKS) & set(choosing.DEV_TASKS)
-    assert not set(choosing.SEEDS) & set(choosing.DEV_SEEDS)
     assert not set(choosing.HELD_OUT) & set(choosing.TASKS | choosing.DEV_TASKS)
-    assert not set().union(*choosing.HELD_SEEDS.values()) & ({*choosing.SEEDS} | {*choosing.DEV_SEEDS})
+    assert not set(choosing.JUDGED) & set(choosing.HELD_OUT | choosing.TASKS | choosing.DEV_TASKS)
+    held, judged = (set().union(*seeds.values()) for seeds in (choosing.HELD_SEEDS, choosing.JUDGED_SEEDS))
+    assert not held & judged and not (held | judged) & {0, *choosing.SEEDS}
 
 
-@pytest.mark.parametrize("name", choosing.HELD_OUT)
-def test_the_tasks_that_came_after_the_rule_are_balanced(name):
-    x, y, x_test, y_test = choosing.HELD_OUT[name](5, 7)
+@pytest.mark.parametrize("name", [*choosing.HELD_OUT, *choosing.JUDGED])
+def test_the_tasks_that_came_after_a_rule_are_balanced(name):
+    x, y, x_test, y_test = (choosing.HELD_OUT | choosing.JUDGED)[name](5, 7)
     assert set(np.bincount(y)) == {5} and len(x) == len(y) and len(x_test) == len(y_test)
 
 
@@ -83,7 +90,33 @@ def test_an_advice_has_the_name_of_the_option_that_it_recommends():
     assert said("resnet-mini", "scratch") == "scratch resnet-mini"
 
 
+def test_every_version_is_asked_on_a_judged_task():
+    rows = choosing.judged_advice("halves of both", 5, 3)
+    assert [row["version"] for row in rows] == ["second", "third"]
+    assert all(row["method"].split()[0] in ("probe", "pixels") and row["value"] > 0 for row in rows)
+
+
+def test_an_advice_on_photographs_is_one_of_the_options_and_has_its_accuracy():
+    from types import SimpleNamespace
+
+    rng = np.random.default_rng(0)
+    labels = torch.arange(60) % 3
+    features = {name: torch.tensor(rng.normal(size=(60, 8)) + d * np.eye(8)[labels], dtype=torch.float32) for name, d in (("a", 4.0), ("b", 0.2))}
+    probes = {name: choosing.real_experiments.FeatureProbe(f[:30], f[30:]) for name, f in features.items()}
+    pictures = SimpleNamespace(x_train=torch.rand(30, 3, 8, 8), x_test=torch.rand(30, 3, 8, 8))
+    rows = choosing.photograph_rows(SimpleNamespace(y_test=labels[30:]), pictures, probes, torch.arange(30), labels[:30])
+    assert [row["method"] for row in rows] == ["a", "b", "pixels", "recommend"] and rows[-1]["chosen"] == "a"
+    assert rows[-1]["accuracy"] == rows[0]["accuracy"] > 0.9
+
+
 # ---------------------------------------------------------------------------- the stored grids
+def test_trials_use_the_rates_and_steps_that_the_truth_uses():
+    from tlutils import trials
+
+    assert {family: few_many[1] for family, few_many in choosing.CHOSEN_RATES.items()} == trials.RATES
+    assert (trials.STEPS, trials.SCRATCH_STEPS, trials.SCRATCH_RATE) == (choosing.STEPS, choosing.SCRATCH_STEPS[50], choosing.SCRATCH_RATE)
+
+
 def test_the_rates_are_those_that_did_best_on_the_development_tasks():
     frame = stored("choose_rates")
     for family in choosing.FAMILIES:
@@ -107,8 +140,10 @@ def test_every_draw_of_the_truth_has_its_scores():
     assert tuned | few <= scores
 
 
-def test_the_held_out_truth_has_what_the_advice_names():
-    truth, advice = stored("choose_held_out"), stored("choose_held_out_advice")
+@pytest.mark.parametrize("which", ["held_out", "judged"])
+def test_the_held_out_truth_has_what_the_advice_names(which):
+    truth, advice = stored(f"choose_{which}"), stored(f"choose_{which}_advice")
     keys = ["task", "labels", "seed", "method"]
     assert set(map(tuple, advice[keys].to_numpy())) <= set(map(tuple, truth[keys].to_numpy()))
-    assert len(advice) == len(choosing.HELD_OUT) * sum(map(len, choosing.HELD_SEEDS.values()))
+    tasks, seeds, asked = {"held_out": (choosing.HELD_OUT, choosing.HELD_SEEDS, 1), "judged": (choosing.JUDGED, choosing.JUDGED_SEEDS, 2)}[which]
+    assert len(advice) == asked * len(tasks) * sum(map(len, seeds.values()))

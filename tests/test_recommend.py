@@ -107,7 +107,7 @@ def bad_cases():
     yield "an unknown name", x, y, {"candidates": ["resnet-mini-shape"]}, "candidates: 'resnet-mini-shape' is none of the bundled"
     yield "a strange thing", x, y, {"candidates": [3]}, "candidates: 3 is none of"
     yield "budget", x, y, {"budget_seconds": 0}, "budget_seconds: must be greater than 0, got 0"
-    yield "by", x, y, {"by": "size"}, "by: must be None or 'probe', got 'size'"
+    yield "by", x, y, {"by": "size"}, "by: must be None, 'score' or 'probe', got 'size'"
     yield "no pictures", None, y, {"candidates": {"a": "resnet-mini-shapes"}}, "x: None, but the candidate 'a' is a network"
     yield "nan in features", None, Y60, {"candidates": {"a": np.full((60, 3), np.nan)}}, r"candidates\['a'\]: has the value nan in row 0, column 0"
     yield "short features", x, y, {"candidates": {"a": features(12)}}, "candidates: 'a' has features of 12 examples, x has 30"
@@ -187,8 +187,90 @@ def test_with_few_labels_logme_decides_alone_unless_the_probe_is_asked_for():
     assert decide(right, classes, logme)[0] == "a"
 
 
-def test_the_first_version_can_still_be_asked():
+def test_the_earlier_versions_can_still_be_asked():
     x, y = TASK.draw(20, seed=1)
     both = ["resnet-mini-shapes", "vgg-mini-shapes"]
-    assert any("H-score" in reason for reason in recommend(x, y, candidates=both).reasons)
+    assert any("H-score" in reason for reason in recommend(x, y, candidates=both, by="score").reasons)
     assert not any("H-score" in reason for reason in recommend(x, y, candidates=both, by="probe").reasons)
+
+
+# ---------------------------------------------------------------------------- the third version
+def test_probe_and_logme_decide_together_whatever_their_units():
+    right, logme = {"a": hits(0.9, 80, 1), "b": hits(0.6, 80, 2), "c": hits(0.5, 80, 3)}, {"a": 0.1, "b": 0.12, "c": 0.0}
+    found = module.together(logme, right)
+    assert max(found, key=found.get) == "a" and abs(sum(found.values())) < 1e-9
+    scaled = module.together({name: 1000 * value + 5 for name, value in logme.items()}, right)
+    assert scaled == pytest.approx(found)
+    assert module.together({"a": 0.3}, {"a": hits(0.5, 80)}) == {"a": 0.0}
+
+
+@pytest.fixture
+def races(monkeypatch):
+    """Learners that learn nothing and name all, or nothing, rightly: VGG, or scratch, is told to win."""
+    ran = []
+
+    def learner(loaded, *, scratch=False):
+        ran.append(("scratch" if scratch else "fine-tune", loaded.name))
+
+        def fit(x, y, seed):
+            colour = {float(one.mean()): int(label) for one, label in zip(all_x, all_y)}
+            good = scratch if wins == "scratch" else loaded.name == wins and not scratch
+            return lambda items: torch.tensor([colour[float(one.mean())] if good else 0 for one in items])
+        return fit
+    wins, (all_x, all_y) = "vgg-mini", TASK.draw(20, seed=1)
+
+    def with_winner(name, **options):
+        nonlocal wins
+        wins = name
+        ran.clear()
+        candidates = ["resnet-mini-noise", "resnet-mini-half", "vgg-mini-shapes"]
+        return recommend(all_x, all_y, candidates=candidates, **options), list(ran)
+    monkeypatch.setattr(module.trials, "learner", learner)
+    return with_winner
+
+
+def test_one_network_of_each_family_runs_and_scratch_and_the_winner_is_named(races):
+    said, ran = races("vgg-mini")
+    assert sorted(ran) == [("fine-tune", "resnet-mini"), ("fine-tune", "vgg-mini"), ("scratch", "resnet-mini")]
+    assert (said.base, said.strategy) == ("vgg-mini-shapes", "fine-tune") and "in a trial on labels kept apart" in str(said)
+    assert said.trials[0] == ("fine-tune vgg-mini-shapes", 1.0) and "fine-tune vgg-mini-shapes" in str(said)
+    assert ("fine-tune resnet-mini-half", "fine-tune resnet-mini-noise")[0] in dict(said.trials)
+
+
+def test_scratch_wins_if_it_wins_the_trial(races):
+    said, _ = races("scratch")
+    assert (said.base, said.strategy) == ("resnet-mini", "scratch") and said.todo == "train resnet-mini from scratch"
+
+
+def test_no_trial_where_it_is_not_wanted_or_can_not_be_paid(races):
+    said, ran = races("vgg-mini", try_out=False)
+    assert not ran and not said.sure and "nothing was trained to see what it can learn (try_out=False)" in said.reasons[-1]
+    said, ran = races("vgg-mini", budget_seconds=3.0)
+    assert not ran and not said.sure and "trials would take about" in str(said)
+
+
+def test_large_networks_are_tried_only_if_that_is_asked_for(races, monkeypatch):
+    monkeypatch.setattr(module, "SMALL", 1000)
+    said, ran = races("vgg-mini")
+    assert not ran and "try_out=True does, and may take long" in said.reasons[-1]
+    assert races("vgg-mini", try_out=True)[0].strategy == "fine-tune"
+
+
+def test_features_of_no_more_pictures_than_columns_stay_frozen():
+    rng, y = np.random.default_rng(0), np.arange(80) % 4
+    wide = {name: np.pad(rng.normal(size=(80, 8)) + d * np.eye(8)[y], ((0, 0), (0, 100))) for name, d in (("far", 0.5), ("near", 2.0))}
+    said = recommend(None, y, candidates=wide)
+    assert (said.base, said.strategy, said.sure) == ("near", "probe", False) and "it stays frozen" in str(said)
+    assert recommend(None, y, candidates=wide, by="score").strategy in ("fine-tune", "probe")
+
+
+def test_a_runner_up_that_may_be_much_better_is_a_doubt():
+    classes = np.arange(200) % 4
+    close = {"fine-tune a": hits(0.9, 200, 1), "fine-tune b": hits(0.5, 200, 2)}
+    base, strategy, sure, _, rivals = module.decide_by_trials(["fine-tune a", "fine-tune b"], close, classes)
+    assert (base, strategy, sure, rivals) == ("a", "fine-tune", True, ())
+    few = {"fine-tune a": hits(0.7, 200, 1), "pixels": hits(0.68, 200, 2)}
+    few["fine-tune a"][40:] = np.nan
+    *_, sure, reasons, rivals = module.decide_by_trials(["fine-tune a", "pixels"], few, classes)
+    assert not sure and rivals == ("pixels",) and "pixels may still be better by more than 5 points" in reasons[-1]
+    assert module.decide_by_trials(["pixels", "fine-tune a"], few, classes)[:2] == ("", "pixels")

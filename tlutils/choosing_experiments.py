@@ -324,17 +324,17 @@ def held_out_advice(task: str, labels: int, seed: int, by: str | None = "score",
              "value": said.seconds}]
 
 
-VERSIONS = {"first": "probe", "second": "score", "third": None}
+VERSIONS = {"second": "score", "third": None}
 
 
 def choose_judged_advice() -> list:
-    """What each version of `recommend` says on the tasks of `choose_judged`."""
+    """What the second and the third version of `recommend` say on the tasks of `choose_judged`."""
     return [partial(judged_advice, task, labels, seed, threads=1)
             for labels in BUDGETS for task in JUDGED for seed in JUDGED_SEEDS[labels]]
 
 
 def judged_advice(task: str, labels: int, seed: int, threads: int | None = None) -> list[dict]:
-    """The three versions on one draw: rows as of `advice_run`, with the version."""
+    """Both versions on one draw: rows as of `advice_run`, with the version."""
     return [{"version": version} | row for version, by in VERSIONS.items() for row in held_out_advice(task, labels, seed, by, threads)]
 
 
