@@ -233,3 +233,12 @@ def test_proposals_in_any_form_count_once():
     trials.train(same)
     trials.train(itertools.chain(same, random.Random(0).sample(SPACE.cells(), 20)))
     assert len(trials.trace.cells) == 5 and trials.left == 0
+
+
+def test_the_beam_may_differ_from_level_to_level():
+    assert [len(cell) for cell in quick(nas.pnas, worth, budget=60, keep=(8,)).cells] == [1] * 10 + [2] * 8 + [3] * 42
+    assert quick(nas.pnas, worth, budget=26, keep=(8,)).cells == quick(nas.pnas, worth, budget=26, keep=8).cells
+    with pytest.raises(ValueError, match=r"keep=\(8, 8\): name 1, one for each level between the first and the last"):
+        quick(nas.pnas, worth, budget=60, keep=(8, 8))
+    with pytest.raises(ValueError, match=r"keep=\(0,\): at least one cell"):
+        quick(nas.pnas, worth, budget=60, keep=(0,))

@@ -93,7 +93,7 @@ def jobs(done: dict[tuple, dict]) -> Iterator[tuple[str, Cell, int]]:
     """All trainings (task, cell, seed) in order, those that are done included; done: rows by (task, cell's text, seed).
 
     Cells of one and two blocks; thirty of them again with another seed; three blocks of the FEWER operations, then the
-    others, by parent; one and two blocks on two other tasks; a second seed for the best.
+    others, by parent; one and two blocks on two other tasks; a second seed for sixty of three blocks at random, and for the best.
     """
     space = BENCHMARK_SPACE
     small, large = space.cells(1) + space.cells(2), space.cells(3)
@@ -102,6 +102,7 @@ def jobs(done: dict[tuple, dict]) -> Iterator[tuple[str, Cell, int]]:
     yield from (("shapes", cell, 1) for cell in random.Random(0).sample(small, 30))
     yield from (("shapes", cell, 0) for cell in large)
     yield from ((task, cell, 0) for task in ("textures", "new shapes") for cell in small)
+    yield from (("shapes", cell, 1) for cell in random.Random(1).sample(large, 60))
     scores = {cell: done.get(("shapes", str(cell), 0), {}).get("accuracy", 0.0) for cell in small + large}
     yield from (("shapes", cell, 1) for cell in sorted(scores, key=lambda cell: -scores[cell])[:TWICE])
 

@@ -164,26 +164,8 @@ def nas_ranks() -> list:
     return [partial(rank_run, seed, threads=1) for seed in FEW_SEEDS]
 
 
-# ---------------------------------------------------------------------------- really trained: a larger space, and two processes
+# ---------------------------------------------------------------------------- really trained: in two processes
 LIVE_SEEDS = range(100, 105)
-
-
-def live_run(seed: int, budget: int = nas_live.BUDGET, steps: int = nas_live.STEPS, threads: int | None = None) -> list[dict]:
-    """PNAS and random search on the live space, every cell trained; the winner trained again with two other seeds."""
-    processes.one_thread(threads)
-    train = cache(partial(nas_live.accuracy, seed=seed, steps=steps))
-    rows = []
-    for method in ("PNAS", "random search"):
-        trace = nas.METHODS[method](train, nas_live.SPACE, budget=budget, seed=seed)
-        again = [nas_live.accuracy(trace.winner, seed=seed + 1000 * more, steps=steps) for more in (1, 2)]
-        rows.append({"method": method, "models": budget, "seed": seed, "accuracy": float(trace.best[-1]), "again": float(np.mean(again)),
-                     "winner": str(trace.winner)})
-    return rows
-
-
-def nas_live_searches() -> list:
-    """PNAS and random search, 30 cells each, really trained, on six operations: five seeds."""
-    return [partial(live_run, seed, threads=1) for seed in LIVE_SEEDS]
 
 
 PAIR = {"budget": 24, "steps": 60, "seed": 0}
@@ -213,10 +195,11 @@ def nas_two_processes() -> list:
 FOUND = "h1 sep5 + h1 sep5; h1 sep3 + b1 sep3"      # what the live search of the page finds with seed 0
 STACK = {"reductions": (False, True, True), "stem_stride": 2}
 CONTESTANTS = ("found cell", "random cell", "resnet-mini")
-PRETRAIN_STEPS = 600
-TUNE_STEPS = 200
-DEV_SEEDS = range(0, 2)
-SOURCE_RATES = (4e-3, 1e-2, 3e-2)
+TUNED = ("found cell", "resnet-mini")
+PRETRAIN_STEPS = 500
+TUNE_STEPS = 100
+DEV_SEEDS = range(0, 1)
+SOURCE_RATES = (4e-3, 1e-2, 2.5e-2)
 TUNE_RATES = (1e-3, 3e-3, 1e-2)
 SOURCE_RATE = {"found cell": 1e-2, "random cell": 1e-2, "resnet-mini": 1e-2}         # chosen by `nas_transfer_rates` (a test compares)
 TUNE_RATE = {"found cell": (3e-3, 3e-3), "random cell": (3e-3, 3e-3), "resnet-mini": (3e-3, 3e-3)}      # at 5 labels per class, at 50
@@ -292,7 +275,7 @@ def short_run(contestant: str, seed: int, threads: int | None = None) -> list[di
 
 def nas_transfer_short() -> list:
     """A short version of `nas_transfer` that the page computes again."""
-    return [partial(short_run, contestant, seed, threads=1) for seed in LIVE_SEEDS for contestant in ("found cell", "resnet-mini")]
+    return [partial(short_run, contestant, seed, threads=1) for seed in LIVE_SEEDS for contestant in TUNED]
 
 
 def source_rate_run(contestant: str, rate: float, seed: int, threads: int | None = None) -> list[dict]:
@@ -312,18 +295,17 @@ def tune_rate_run(contestant: str, seed: int, threads: int | None = None) -> lis
 
 
 def nas_source_rates() -> list:
-    """Rates for pretraining each contestant, chosen by accuracy on the source shapes, development seeds."""
-    return [partial(source_rate_run, contestant, rate, seed, threads=1) for seed in DEV_SEEDS[:1]
-            for rate in SOURCE_RATES for contestant in CONTESTANTS]
+    """Rates for pretraining the found cell and resnet-mini, chosen by accuracy on the source shapes; random cells take the found one's."""
+    return [partial(source_rate_run, contestant, rate, seed, threads=1) for seed in DEV_SEEDS for rate in SOURCE_RATES for contestant in TUNED]
 
 
 def nas_tune_rates() -> list:
-    """Rates for fine-tuning each contestant, on the development shapes."""
-    return [partial(tune_rate_run, contestant, seed, threads=1) for seed in DEV_SEEDS for contestant in CONTESTANTS]
+    """Rates for fine-tuning the found cell and resnet-mini, on the development shapes; random cells take the found one's."""
+    return [partial(tune_rate_run, contestant, seed, threads=1) for seed in DEV_SEEDS for contestant in TUNED]
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (nas_searches, nas_settings, nas_ablations, nas_ranks, nas_live_searches, nas_two_processes, nas_source_rates,
+LAB: dict = {f.__name__: f for f in (nas_searches, nas_settings, nas_ablations, nas_ranks, nas_two_processes, nas_source_rates,
                                      nas_tune_rates, nas_transfer, nas_transfer_short)}
 REAL: dict = {}
 _SEARCH = ("nas_cells", "nas_predictors", "nas", "nas_benchmark:load", *(f"nas_experiments:{name}" for name in (
@@ -332,14 +314,13 @@ _TRAINED = ("nas_cells", "nas_networks", "shapes", "backbones", "batches", "loop
 _LIVE = (*_TRAINED, "nas_predictors", "nas", "nas_live:SPACE", "nas_live:accuracy", "nas_live:search",
          *(f"nas_benchmark:{name}" for name in ("TRAIN", "TEST", "NETWORK", "TRAINING", "TASKS", "_plain", "pictures", "train_cell")))
 _PUT_TO_WORK = (*_TRAINED, "augmentation", "freezing", "finetune", "methods:AUGMENT", "evaluation:world", "nas_live:SPACE",
-                *(f"nas_experiments:{name}" for name in ("FOUND", "STACK", "CONTESTANTS", "PRETRAIN_STEPS", "network", "pretrained")))
+                *(f"nas_experiments:{name}" for name in ("FOUND", "STACK", "CONTESTANTS", "TUNED", "PRETRAIN_STEPS", "network", "pretrained")))
 _TUNED = ("TUNE_STEPS", "tuned_accuracy")
 _HERE = {
     "nas_searches": (_SEARCH, ("search_run",)),
     "nas_settings": (_SEARCH, ("search_run", "OTHERS")),
     "nas_ablations": (_SEARCH, ("ablation_run", "ABLATIONS", "KINDS", "ELSEWHERE", "learned_on")),
     "nas_ranks": (_SEARCH, ("rank_run", "KINDS", "SEEN")),
-    "nas_live_searches": (_LIVE, ("live_run", "LIVE_SEEDS")),
     "nas_two_processes": (_LIVE, ("pair_run", "PAIR")),
     "nas_source_rates": (_PUT_TO_WORK, ("source_rate_run", "SOURCE_RATES", "DEV_SEEDS")),
     "nas_tune_rates": (_PUT_TO_WORK, ("tune_rate_run", "SOURCE_RATE", "TUNE_RATES", "DEV_SEEDS", *_TUNED)),

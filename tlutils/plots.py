@@ -27,6 +27,7 @@ METHOD_COLOURS = {
     "neither": "#999999", "skips": "#3f9bd6", "batch norm": "#c98a1b", "both": "#2fa866",      # towers of image_models
     "plain": "#0c9b70", "warm-up": "#b8860b", "layer-wise": "#4fa9dc", "early stopping": "#c0504d", "sgd": "#6f7fc4",    # optimisation
     "kNN": "#7d72d6", "last-1": "#46a2d8", "last-2": "#1f88b8", "L2-SP": "#b5702a", "frozen": "#0e87c8", "left in train()": "#d9650f",    # extract
+    "PNAS": "#d0480c", "random search": "#77808c", "evolution": "#2b9a57", "local search": "#2b7bbd", "one-shot predictor": "#9a6cc4",    # pnas
 }
 _CYCLE = ("#0b84c6", "#d55e00", "#009e73", "#cc79a7", "#b07d00", "#56b4e9", "#8c6bd6", "#8a8a8a")
 _SPARE = ("#cc79a7", "#56b4e9", "#8c6bd6", "#b07d00", "#0b84c6", "#d55e00", "#009e73")    # for names that have none
