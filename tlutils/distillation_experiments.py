@@ -1,8 +1,8 @@
 """The stored experiments of `distillation`: teachers, students alone for as long, students taught; what it is about soft labels.
 
-Every picture is drawn in a fixed number of augmented views beforehand, and the teacher answers once for each view: as it never changes,
-that is what it would say in every step (`distillation.distil` asks it anew), and student and teacher see the same crops. All students of
-a pair start from the same weights and see the same batches.
+Every example is drawn in a fixed number of views beforehand (pictures augmented, sentences with words left out), and the teacher answers
+once for each view: as it never changes, that is what it would say in every step (`distillation.distil` asks it anew), and student and
+teacher see the same views. All students of a pair start from the same weights and see the same batches.
 """
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from .processes import one_thread
 from .transformer_backbones import TextBackbone, as_texts
 
 SEEDS = range(100, 105)
+WORD_SEEDS = range(100, 110)          # of the pair that trains in half a second
 DEV_SEEDS = range(0, 1)               # rates are chosen on this, on other shapes and other sentences
 TEMPERATURE = 4.0                     # this and the weight as in the CIFAR-100 benchmark of Tian et al. 2020; not tuned here
 WEIGHT = 0.9
 SMOOTHING = 0.1
 WEIGHT_DECAY = 0.05
-UNLABELLED = 6400
+UNLABELLED = 3200
+DROPPED = 0.2                         # share of the words that a view of a sentence lacks
 
 
 # ---------------------------------------------------------------------------- networks
@@ -50,6 +52,27 @@ def short_bert(seed: int, layers: int = 1, width: int = 64) -> zoo.Loaded:
         net = mini_transformers.network("distilbert-mini", layers=layers, width=width, heads=2)
     backbone = TextBackbone(mini_transformers.encoder(net), mini_transformers.tokenizer("bert-mini"))
     return zoo.Loaded("bert-micro", backbone, width, as_texts)
+
+
+class WordMeans(nn.Module):
+    """A backbone for tokens: the mean of the words' vectors and one hidden layer. It can't see their order."""
+
+    def __init__(self, vocabulary: int = 1600, vectors: int = 32, width: int = 64):
+        super().__init__()
+        self.table, self.hidden, self.width = nn.Embedding(vocabulary, vectors, padding_idx=mini_transformers.PAD), nn.Linear(vectors, width), width
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, L) tokens with padding to features (N, width)."""
+        there = (tokens != mini_transformers.PAD).unsqueeze(-1).float()
+        return F.relu(self.hidden((self.table(tokens) * there).sum(1) / there.sum(1).clamp(min=1)))
+
+
+def word_means(seed: int) -> zoo.Loaded:
+    """`WordMeans` with random weights: 55,000 parameters."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        backbone = WordMeans()
+    return zoo.Loaded("word-means", backbone, backbone.width, as_texts)
 
 
 # ---------------------------------------------------------------------------- pairs
@@ -82,9 +105,9 @@ class Pair:
 
 
 PAIRS = {
-    "resnet": Pair("resnet-mini", micro, labels=20, views=32),
-    "vgg": Pair("vgg-mini", micro, labels=50, views=12, teacher_steps=150),
-    "text": Pair("roberta-mini", short_bert, labels=20, teacher_steps=120, steps=400, batch_size=32, rates=(3e-4, 1e-3, 3e-3), text=True),
+    "shapes": Pair("resnet-mini", micro, labels=20, views=32, steps=400, rates=(1e-2, 3e-2, 1e-1)),
+    "text": Pair("roberta-mini", short_bert, labels=20, views=8, teacher_steps=120, steps=400, batch_size=32, rates=(1e-3, 3e-3, 1e-2), text=True),
+    "words": Pair("roberta-mini", word_means, labels=20, views=8, teacher_steps=120, rates=(1e-2, 3e-2, 1e-1), text=True),
 }
 
 
@@ -111,15 +134,28 @@ class Classroom:
         return finetune.Classifier(self.pair.student(self.seed), self.classes, seed=self.seed)
 
 
-def all_views(x: Tensor, y: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """`count` augmented views of every picture, and their labels."""
-    views = [AUGMENT(x, batches.generator(seed, "view", number)) for number in range(count)]
-    return torch.cat(views), y.repeat(count)
+def without_words(tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Each word of each sentence left out with this probability, the others moved together; tokens: (N, L) with padding."""
+    special = tokens < SPECIAL
+    gone = (torch.rand(tokens.shape, generator=generator) < share) & ~special
+    order = gone.to(torch.int8).argsort(dim=1, stable=True)
+    return tokens.masked_fill(gone, mini_transformers.PAD).gather(1, order)
 
 
-def train_teacher(pair: Pair, x: Tensor, y: Tensor, seed: int, *, name: str | None = None, weights: str | None = "bundled") -> nn.Module:
+SPECIAL = 5                           # tokens below this are marks: padding, unknown, start, end, mask
+
+
+def all_views(x: Tensor, y: Tensor, count: int, seed: int, text: bool = False) -> tuple[Tensor, Tensor]:
+    """`count` changed views of every example, and their labels: pictures augmented, sentences with words left out."""
+    def change(number: int) -> Tensor:
+        draws = batches.generator(seed, "view", number)
+        return without_words(x, DROPPED, draws) if text else AUGMENT(x, draws)
+    return torch.cat([change(number) for number in range(count)]), y.repeat(count)
+
+
+def train_teacher(pair: Pair, x: Tensor, y: Tensor, seed: int, *, name: str | None = None) -> nn.Module:
     """A pretrained network fine-tuned on the labelled examples, with the augmentation of the book for pictures."""
-    model = finetune.Classifier(zoo.load(name or pair.teacher, weights, seed=seed), int(y.max()) + 1, seed=seed)
+    model = finetune.Classifier(zoo.load(name or pair.teacher, seed=seed), int(y.max()) + 1, seed=seed)
     training.fit(model, (x, y), lr=pair.teacher_rate, seed=seed, batch_size=16 if pair.text else 64,
                  augment=None if pair.text else AUGMENT, **pair.options(pair.teacher_steps))
     return model
@@ -131,8 +167,7 @@ def classroom(name: str, seed: int, dev: bool = False) -> Classroom:
     pair = PAIRS[name]
     x, y, x_test, y_test = pair.draw(seed, dev)
     teacher = train_teacher(pair, x, y, seed)
-    if not pair.text:
-        x, y = all_views(x, y, pair.views, seed)
+    x, y = all_views(x, y, pair.views, seed, pair.text)
     return Classroom(pair, seed, x, y, x_test, y_test, teacher, training.predict(teacher, x), training.predict(teacher, x_test))
 
 
@@ -180,9 +215,9 @@ class Method:
 
 KINDS = {"alone": Method(0.0), "label smoothing": Method(0.0, smoothing=SMOOTHING), "taught": Method(0.0, weight=WEIGHT)}
 # What `kd_rates` says (a test compares).
-CHOSEN = {"resnet": {"alone": 1e-2, "label smoothing": 1e-2, "taught": 1e-2},
-          "vgg": {"alone": 1e-2, "label smoothing": 1e-2, "taught": 1e-2},
-          "text": {"alone": 1e-3, "label smoothing": 1e-3, "taught": 1e-3}}
+CHOSEN = {"shapes": {"alone": 0.03, "label smoothing": 0.03, "taught": 0.03},
+          "text": {"alone": 0.003, "label smoothing": 0.003, "taught": 0.003},
+          "words": {"alone": 0.03, "label smoothing": 0.03, "taught": 0.03}}
 
 
 def method(name: str, kind: str, **more) -> Method:
@@ -203,121 +238,121 @@ def rate_run(name: str, kind: str, seed: int) -> list[dict]:
     return [replace(KINDS[kind], rate=rate).row(name, kind, room) for rate in room.pair.rates]
 
 
-def kd_pairs() -> list:
-    """Teacher, student alone for as long, with smoothed labels, and taught: three pairs."""
-    return [partial(pair_run, name, seed) for name in ("vgg", "resnet", "text") for seed in SEEDS]
+def teacher_row(name: str, room: Classroom) -> dict:
+    """The room's teacher, as a row beside those of its students."""
+    return {"pair": name, "method": "teacher", "labels": room.pair.labels, "seed": room.seed,
+            "accuracy": metrics.accuracy(room.test.argmax(1), room.y_test),
+            "train_accuracy": metrics.accuracy(room.logits.argmax(1), room.y), "agreement": 1.0, "train_agreement": 1.0,
+            "rate": room.pair.teacher_rate, "temperature": 0.0, "weight": 0.0}
 
 
-def pair_run(name: str, seed: int, kinds=tuple(KINDS)) -> list[dict]:
+def altered(room: Classroom) -> dict[str, Tensor]:
+    """What the teacher says, changed: the wrong classes shuffled, or flattened, or labels smoothed to the same mean entropy."""
+    soft = distillation.entropy(room.logits, temperature=TEMPERATURE)
+    eps = distillation.smoothing_of(soft, room.classes)
+    return {"shuffled": distillation.shuffle_wrong(room.logits, room.y, torch.Generator().manual_seed(room.seed)),
+            "flattened": distillation.flatten_wrong(room.logits, room.y, temperature=TEMPERATURE),
+            "same entropy": distillation.smoothed_teacher(room.y, room.classes, eps, temperature=TEMPERATURE)}
+
+
+def kd_shapes() -> list:
+    """resnet-mini teaches a quarter of itself ten new shapes: alone, taught, answers altered, hints first, new pictures without labels."""
+    return [partial(shapes_run, seed) for seed in SEEDS]
+
+
+def shapes_run(seed: int, only: tuple[str, ...] | None = None) -> list[dict]:
+    """The teacher and all its students on shapes, one draw. only: some of them."""
+    one_thread(1)
+    room, name = classroom("shapes", seed), "shapes"
+    taught = method(name, "taught")
+    new, _ = shapes.TARGET10.draw(UNLABELLED // 10, seed=seed * 1000 + 999)
+    said, nothing = training.predict(room.teacher, new), torch.zeros(len(new), dtype=torch.int64)
+    plans = {kind: (method(name, kind), {}) for kind in KINDS}
+    plans |= {kind: (taught, {"logits": logits}) for kind, logits in altered(room).items()}
+    plans |= {"hints, then taught": (replace(taught, hints=0.25), {}),
+              "another crop": (taught, {"logits": training.predict(room.teacher, room.pair.draw(seed)[0]).repeat(room.pair.views, 1)}),
+              "new pictures, no labels": (replace(taught, weight=1.0), {"x": new, "y": nothing, "logits": said})}
+    return [teacher_row(name, room), *(way.row(name, kind, room, **more) for kind, (way, more) in plans.items() if only is None or kind in only)]
+
+
+def kd_text() -> list:
+    """roberta-mini teaches a BERT of one narrow layer the eight topics: alone, with smoothed labels, taught."""
+    return [partial(text_run, seed) for seed in SEEDS]
+
+
+def text_run(seed: int, name: str = "text") -> list[dict]:
     """The teacher and every kind of student, one draw."""
     one_thread(1)
     room = classroom(name, seed)
-    shown = {"pair": name, "method": "teacher", "labels": room.pair.labels, "seed": seed,
-             "accuracy": metrics.accuracy(room.test.argmax(1), room.y_test),
-             "train_accuracy": metrics.accuracy(room.logits.argmax(1), room.y), "agreement": 1.0, "train_agreement": 1.0,
-             "rate": room.pair.teacher_rate, "temperature": 0.0, "weight": 0.0}
-    return [shown, *(method(name, kind).row(name, kind, room) for kind in kinds)]
+    return [teacher_row(name, room), *(method(name, kind).row(name, kind, room) for kind in KINDS)]
 
 
-def kd_dark() -> list:
-    """Is it the dark knowledge? Wrong classes shuffled or flattened, smoothed labels of the same entropy, answers to another crop; hints."""
-    return [partial(dark_run, seed) for seed in SEEDS]
+TEMPERATURES = (0.5, 1.0, 2.0, 4.0, 16.0)
+WEIGHTS_TRIED = (0.5, 0.9, 1.0)
+PATIENT = 4                           # times the steps
 
 
-def dark_run(seed: int, only: tuple[str, ...] | None = None, name: str = "resnet") -> list[dict]:
-    """What the teacher says, altered, one draw. only: some of the methods."""
+def kd_words() -> list:
+    """roberta-mini teaches a network that averages word vectors the eight topics: every ablation, with ten draws."""
+    return [partial(words_run, seed) for seed in WORD_SEEDS]
+
+
+def words_run(seed: int, parts: tuple[str, ...] = ("pair", "dark", "settings", "patience", "unlabelled", "teachers")) -> list[dict]:
+    """All students of the word means, one draw; `part` says which question a row belongs to."""
     one_thread(1)
-    room, taught = classroom(name, seed), method(name, "taught")
-    soft = distillation.entropy(room.logits, temperature=TEMPERATURE)
-    eps = distillation.smoothing_of(soft, room.classes)
-    plain = training.predict(room.teacher, room.pair.draw(seed)[0])
-    altered = {
-        "shuffled": lambda: {"logits": distillation.shuffle_wrong(room.logits, room.y, torch.Generator().manual_seed(seed))},
-        "flattened": lambda: {"logits": distillation.flatten_wrong(room.logits, room.y, temperature=TEMPERATURE)},
-        "same entropy": lambda: {"logits": distillation.smoothed_teacher(room.y, room.classes, eps, temperature=TEMPERATURE)},
-        "another crop": lambda: {"logits": plain.repeat(room.pair.views, 1)},
-        "hints, then taught": lambda: {},
-    }
-    found = []
-    for kind in only or altered:
-        used = replace(taught, hints=0.25) if kind.startswith("hints") else taught
-        found.append(used.row(name, kind, room, **altered[kind]()) | {"entropy": soft, "smoothing": eps})
-    return found
+    room, name = classroom("words", seed), "words"
+    taught, alone = method(name, "taught"), method(name, "alone")
+    rows: list[dict] = []
+
+    def add(part: str, kind: str, way: Method, room: Classroom = room, columns: dict | None = None, **other) -> None:
+        if part in parts:
+            rows.append(way.row(name, kind, room, **other) | {"part": part} | (columns or {}))
+    rows.append(teacher_row(name, room) | {"part": "pair"})
+    for kind in KINDS:
+        add("pair", kind, method(name, kind))
+    for kind, logits in altered(room).items():
+        add("dark", kind, taught, logits=logits)
+    for temperature in TEMPERATURES:
+        for weight in WEIGHTS_TRIED:
+            add("settings", f"T {temperature:g}, weight {weight:g}", replace(taught, temperature=temperature, weight=weight))
+    for kind, way in (("alone", alone), ("taught", taught)):
+        add("patience", f"{kind}, {PATIENT} times the steps", replace(way, steps=PATIENT * room.pair.steps))
+    if "unlabelled" in parts:
+        unlabelled(room, add, taught, alone)
+    if "teachers" in parts:
+        for kind, teacher in other_teachers(room, alone).items():
+            answers = training.predict(teacher.eval(), room.x_test)
+            changed = replace(room, test=answers, logits=training.predict(teacher, room.x))
+            right = {"teacher_accuracy": metrics.accuracy(answers.argmax(1), room.y_test), "teacher_parameters": compression.parameters(teacher)}
+            add("teachers", kind, taught, changed, right)
+    return rows
 
 
-def kd_teachers() -> list:
-    """Other teachers for the same student: untrained, half pretrained, its own twin, and one four times as large."""
-    return [partial(teacher_run, seed) for seed in SEEDS]
+def unlabelled(room: Classroom, add: Callable, taught: Method, alone: Method) -> None:
+    """Students that see no label: the labelled sentences, new ones, sentences of another task; soft answers and hard ones."""
+    blind, encode = replace(taught, weight=1.0), short_bert(0).backbone.encode
+    for kind, task in (("new sentences", text.TOPIC), ("another task's sentences", text.ACCEPTABILITY)):
+        said, _ = task.draw(UNLABELLED // len(task.classes), seed=room.seed * 1000 + 999)
+        tokens = encode([*said])["input_ids"]
+        answers, nothing = training.predict(room.teacher, tokens), torch.zeros(len(tokens), dtype=torch.int64)
+        add("unlabelled", kind, blind, x=tokens, y=nothing, logits=answers)
+        add("unlabelled", f"{kind}, hard answers", alone, x=tokens, y=answers.argmax(1), logits=answers)
 
 
-def teacher_run(seed: int, name: str = "resnet") -> list[dict]:
-    """The student of a pair taught by four other teachers, one draw; `teacher_accuracy` is theirs, `agreement` is with them."""
-    one_thread(1)
-    room, pair, taught = classroom(name, seed), PAIRS[name], method(name, "taught")
+def other_teachers(room: Classroom, alone: Method) -> dict[str, nn.Module]:
+    """Teachers in place of the room's: untrained, trained a quarter as long, the student's twin, a small BERT, three large ones together."""
+    pair, seed = room.pair, room.seed
     x, y, *_ = pair.draw(seed)
-    twin = replace(room, seed=seed + 1000)
-    teachers = {
-        "untrained": finetune.Classifier(zoo.load(pair.teacher, None, seed=seed), room.classes, seed=seed),
-        "half pretrained": train_teacher(pair, x, y, seed, weights="half"),
-        "its twin": method(name, "alone").fit(twin),
-        "four times larger": train_teacher(replace(pair, teacher_steps=150), x, y, seed, name="vgg-mini"),
-    }
-    found = []
-    for kind, teacher in teachers.items():
-        answers = training.predict(teacher.eval(), room.x_test)
-        changed = replace(room, test=answers, logits=training.predict(teacher, room.x))
-        found.append(taught.row(name, kind, changed) | {"teacher_accuracy": metrics.accuracy(answers.argmax(1), room.y_test)})
-    return found
-
-
-def kd_unlabelled() -> list:
-    """No labels for the student: the teacher's pictures, 6,400 new ones, as many of other shapes; and hard answers for soft ones."""
-    return [partial(unlabelled_run, seed) for seed in SEEDS]
-
-
-def unlabelled_run(seed: int, name: str = "resnet") -> list[dict]:
-    """A student that sees no label, one draw: the teacher's own pictures, new ones, pictures of other shapes, and hard answers to new ones."""
-    one_thread(1)
-    room, blind = classroom(name, seed), method(name, "taught", weight=1.0)
-    new, _ = shapes.TARGET10.draw(UNLABELLED // 10, seed=seed * 1000 + 999)
-    other, _ = shapes.SHAPES16.draw(UNLABELLED // 16, seed=seed * 1000 + 998)
-    about_new, about_other = (training.predict(room.teacher, x) for x in (new, other))
-    nothing = torch.zeros(UNLABELLED, dtype=torch.int64)
-    return [blind.row(name, "its pictures", room), blind.row(name, "new pictures", room, x=new, y=nothing, logits=about_new),
-            blind.row(name, "other shapes", room, x=other, y=nothing, logits=about_other),
-            method(name, "alone").row(name, "new pictures, hard answers", room, x=new, y=about_new.argmax(1), logits=about_new)]
-
-
-TEMPERATURES = (1.0, 4.0, 16.0)
-WEIGHTS_TRIED = (0.5, 1.0)
-
-
-def kd_temperature() -> list:
-    """Temperature times weight of the teacher's word, at the rate chosen for one of them."""
-    return [partial(temperature_run, seed, temperature) for seed in SEEDS for temperature in TEMPERATURES]
-
-
-def temperature_run(seed: int, temperature: float, name: str = "resnet", weights=WEIGHTS_TRIED) -> list[dict]:
-    """A student taught at one temperature, with each weight, one draw."""
-    one_thread(1)
-    room = classroom(name, seed)
-    return [method(name, "taught", temperature=temperature, weight=w).row(name, f"T {temperature:g}, weight {w:g}", room) for w in weights]
-
-
-def kd_patience() -> list:
-    """Three times the steps, for the student alone and for the taught one: does the gain last?"""
-    return [partial(patience_run, seed, kind) for seed in SEEDS for kind in ("taught", "alone")]
-
-
-def patience_run(seed: int, kind: str, name: str = "resnet", times: int = 3) -> list[dict]:
-    """One student trained `times` as long."""
-    one_thread(1)
-    room = classroom(name, seed)
-    return [method(name, kind, steps=times * room.pair.steps).row(name, kind, room) | {"steps": times * room.pair.steps}]
+    small = replace(PAIRS["text"], rates=())
+    return {"untrained": finetune.Classifier(zoo.load(pair.teacher, None, seed=seed), room.classes, seed=seed),
+            "its twin": alone.fit(replace(room, seed=seed + 1000)),
+            "a BERT of one layer": method("text", "alone").fit(replace(room, pair=small)),
+            "bert-mini": train_teacher(pair, x, y, seed, name="bert-mini"),
+            "three together": distillation.Ensemble([room.teacher, *(train_teacher(pair, x, y, seed + 1000 * i) for i in (1, 2))])}
 
 
 # ---------------------------------------------------------------------------- what it costs
-COST_ROUNDS = 15
+COST_ROUNDS = 9
 COST_BATCH = 64
 
 
@@ -351,33 +386,31 @@ def cost_run(seed: int, rounds: int = COST_ROUNDS) -> list[dict]:
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (kd_rates, kd_pairs, kd_dark, kd_teachers, kd_unlabelled, kd_temperature, kd_patience, kd_cost)}
+LAB: dict = {f.__name__: f for f in (kd_rates, kd_shapes, kd_text, kd_words, kd_cost)}
 REAL: dict = {}
 _BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune", "methods:AUGMENT",
           "evaluation:world", "zoo:Preprocess", "zoo:MINI", "distillation:loss", "distillation:soft_targets", "distillation:agreement")
 _TEXT = ("text", "text_words", "mini_transformers", "transformer_backbones:TextBackbone")
-_OWN = ("micro", "Pair", "PAIRS", "Classroom", "all_views", "train_teacher", "classroom", "Method", "KINDS", "TEMPERATURE", "WEIGHT",
-        "WEIGHT_DECAY", "SEEDS")
+_OWN = ("Pair", "PAIRS", "Classroom", "all_views", "train_teacher", "classroom", "Method", "KINDS", "TEMPERATURE", "WEIGHT", "WEIGHT_DECAY", "SEEDS",
+        "micro", "short_bert", "word_means", "WordMeans", "without_words", "SPECIAL", "DROPPED")
+_DARK = tuple(f"distillation:{part}" for part in ("shuffle_wrong", "flatten_wrong", "smoothed_teacher", "smoothing_of", "entropy"))
+_SHOWN = ("CHOSEN", "method", "teacher_row")
 _HERE = {
-    "kd_rates": ("kd_rates", "rate_run", "short_bert", "SMOOTHING", "DEV_SEEDS"),
-    "kd_pairs": ("kd_pairs", "pair_run", "short_bert", "SMOOTHING", "CHOSEN", "method"),
-    "kd_dark": ("kd_dark", "dark_run", "CHOSEN", "method"),
-    "kd_teachers": ("kd_teachers", "teacher_run", "CHOSEN", "method"),
-    "kd_unlabelled": ("kd_unlabelled", "unlabelled_run", "CHOSEN", "method", "UNLABELLED"),
-    "kd_temperature": ("kd_temperature", "temperature_run", "CHOSEN", "method", "TEMPERATURES", "WEIGHTS_TRIED"),
-    "kd_patience": ("kd_patience", "patience_run", "CHOSEN", "method"),
-    "kd_cost": ("kd_cost", "cost_run", "short_bert", "CHOSEN", "method", "COST_ROUNDS", "COST_BATCH"),
+    "kd_rates": ("kd_rates", "rate_run", "SMOOTHING", "DEV_SEEDS"),
+    "kd_shapes": ("kd_shapes", "shapes_run", "altered", "SMOOTHING", "UNLABELLED", *_SHOWN),
+    "kd_text": ("kd_text", "text_run", "SMOOTHING", *_SHOWN),
+    "kd_words": ("kd_words", "words_run", "altered", "unlabelled", "other_teachers", "SMOOTHING", "UNLABELLED", "WORD_SEEDS", "TEMPERATURES",
+                 "WEIGHTS_TRIED", "PATIENT", *_SHOWN),
+    "kd_cost": ("kd_cost", "cost_run", "COST_ROUNDS", "COST_BATCH", *_SHOWN),
 }
-_MORE = {"kd_rates": (*_TEXT, "mini_cnns"), "kd_pairs": (*_TEXT, "mini_cnns"), "kd_teachers": ("mini_cnns",),
-         "kd_cost": (*_TEXT, "mini_cnns", "compression"),
-         "kd_dark": ("distillation:shuffle_wrong", "distillation:flatten_wrong", "distillation:smoothed_teacher", "distillation:smoothing_of",
-                     "distillation:entropy", "distillation:Hints", "distillation:learn_hints", "distillation:_output_of")}
+_MORE = {"kd_shapes": (*_DARK, "distillation:Hints", "distillation:learn_hints", "distillation:_output_of"),
+         "kd_words": (*_DARK, "distillation:Ensemble"), "kd_cost": ("compression",)}
 CODE: dict[str, tuple[str, ...]] = {
-    name: (*_BELOW, *_MORE.get(name, ()), *(f"distillation_experiments:{part}" for part in (*_OWN, *parts))) for name, parts in _HERE.items()}
-_BOTH = ("resnet-mini-shapes", "vgg-mini-shapes", "roberta-mini-text")
+    name: (*_BELOW, *_TEXT, *_MORE.get(name, ()), *(f"distillation_experiments:{part}" for part in (*_OWN, *parts))) for name, parts in _HERE.items()}
+_READER = ("roberta-mini-text",)
 WEIGHTS: dict[str, tuple[str, ...]] = {
-    "kd_rates": _BOTH, "kd_pairs": _BOTH, "kd_cost": _BOTH, "kd_teachers": ("resnet-mini-shapes", "resnet-mini-half", "vgg-mini-shapes"),
-    **dict.fromkeys(("kd_dark", "kd_unlabelled", "kd_temperature", "kd_patience"), ("resnet-mini-shapes",))}
+    "kd_rates": ("resnet-mini-shapes", *_READER), "kd_shapes": ("resnet-mini-shapes",), "kd_text": _READER, "kd_cost": _READER,
+    "kd_words": (*_READER, "bert-mini-text")}
 
 
 def provenance(name: str, rows: list[dict]) -> dict:
