@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tlutils"
 # Modules that share a line know nothing of each other.
 LAYERS = (
     ("paths",),
-    ("shapes", "readers", "metrics", "augmentation", "weights", "backbones", "text_words", "checks", "nas_cells", "alignment"),
+    ("shapes", "readers", "metrics", "augmentation", "weights", "backbones", "text_words", "checks", "nas_cells", "alignment",
+     "memory", "unlabelled_choice"),
     ("text", "domains", "scores"),
     ("sources", "torchvision_backbones", "transformer_backbones", "mini_cnns", "multimodal", "nas_networks", "nas_predictors"),
     ("datasets", "mini_transformers", "image_tokens", "adapters"),
@@ -25,7 +26,8 @@ LAYERS = (
     ("training",),
     ("finetune", "rate_finder"),
     ("transferability",),
-    ("methods", "evaluation", "distillation", "compression", "forgetting", "fewshot", "mixing", "semi", "views", "trials", "peft_methods", "symptoms"),
+    ("methods", "evaluation", "distillation", "compression", "forgetting", "fewshot", "mixing", "semi", "views", "trials",
+     "peft_methods", "symptoms"),
     ("recommend", "diagnosis", "aligned_training", "metalearning", "few_shot_tasks"),
     ("plots", "claims", "report", "explorer", "clinic"),
     ("pretrain_text", "pretrain_multimodal", "nas_benchmark", "real_experiments", "decisions"),
