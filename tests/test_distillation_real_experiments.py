@@ -4,6 +4,7 @@ import copy
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -155,6 +156,14 @@ def test_costs_are_counted_for_both_in_every_form():
     assert student["parameters"] < teacher["parameters"] and student["bytes"] < teacher["bytes"]
     timed = [row for row in rows if row["part"] == "time"]
     assert len(timed) == 8 and all(0 < row["encoder_milliseconds"] < row["milliseconds"] for row in timed)
+
+
+def test_costs_are_counted_for_the_sets_that_were_studied(monkeypatch):
+    asked, studied = [], pd.DataFrame({"method": ["teacher", "taught"], "layers": ["all", "0+3"]})
+    monkeypatch.setattr(real.report, "path", lambda kind, name: SimpleNamespace(exists=lambda: name.endswith("sst2")))
+    monkeypatch.setattr(real.report, "load", lambda kind, name: studied)
+    monkeypatch.setattr(real, "kept", lambda run, *settings, **more: asked.append(settings) or [{"data": settings[0]}])
+    assert real.distillation_text_cost() == [{"data": "sst2"}] and asked == [("sst2", (0, 3))]
 
 
 def test_the_card_names_data_and_weights():
