@@ -33,7 +33,7 @@ def test_what_is_chosen_and_what_is_reported_never_meet():
     assert not set(shapes.DEV8.classes) & set(shapes.TARGET10.classes)
     assert {job.args[0] for job in de.kd_rates()} == set(de.PAIRS) and all(job.args[2] in de.DEV_SEEDS for job in de.kd_rates())
     for grid in (de.kd_shapes, de.kd_text, de.kd_words, de.kd_cost):
-        assert len(grid()) >= 5 and all(job.args[0] in de.WORD_SEEDS for job in grid())
+        assert len(grid()) >= 5 and all(job.args[0] in de.SEEDS for job in grid())
 
 
 def test_every_method_was_tried_at_as_many_rates():
