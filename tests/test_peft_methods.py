@@ -161,6 +161,13 @@ def test_contestants_learn_pictures_and_share_their_head():
     assert len(run.history.losses) == 8
 
 
+def test_full_is_the_fine_tuning_of_the_other_runner():
+    y = torch.arange(8) % 2
+    contestant = peft_methods.Peft("full", lr=1e-3, steps=4, model="resnet-mini", weights="shapes")
+    run = finetune.finetune(zoo.load("resnet-mini", "shapes"), PICTURES, y, lr=1e-3, steps=4, seed=2, weight_decay=0.05, batch_size=32, clip=1.0)
+    assert torch.equal(training.predict(contestant.run(PICTURES, y, 2).model, PICTURES), training.predict(run.model, PICTURES))
+
+
 # ---------------------------------------------------------------------------- the silent no-op and bad input
 def test_lora_on_a_module_whose_output_is_unused_trains_nothing_and_the_check_says_so():
     loaded = prepared("lora", targets=r"pooler\.dense")

@@ -52,7 +52,7 @@ def prepare(loaded, method: str, *, targets: str | None = None, rank: int = 8, a
             length: int = 8, norms: bool = False, seed: int = 0):
     """The same network, in place, ready for one of METHODS: returns a `zoo.Loaded` whose backbone learns what the method trains.
 
-    "probe"       nothing: the head alone will learn;
+    "probe"       nothing: the head alone will learn, by gradient steps (a logistic regression is `finetune.linear_probe`);
     "bitfit"      the biases (Ben Zaken, Goldberg & Ravfogel 2022); in an image network these are the batch norms' shifts;
     "adapters"    bottlenecks of width `bottleneck` (Houlsby et al. 2019), see `adapters.insert`;
     "lora"        a product of two matrices of rank `rank` beside each target, times alpha / rank (Hu et al. 2022);
