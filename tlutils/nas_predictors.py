@@ -124,7 +124,7 @@ class Predictor:
         rate, instead of beginning anew. Raises ValueError for fewer than two cells, lengths that differ, values that are
         not finite, or warm without an earlier fit.
         """
-        values = torch.as_tensor(np.asarray(accuracies, dtype=np.float64))
+        values = torch.from_numpy(np.array(accuracies, dtype=np.float64))
         if len(cells) < 2 or len(cells) != len(values):
             raise ValueError(f"a predictor learns from two cells or more, with an accuracy each; got {len(cells)} cells, {len(values)} accuracies")
         if not torch.isfinite(values).all():
