@@ -18,8 +18,10 @@ def stored(name):
 def test_what_is_chosen_and_what_is_reported_never_meet():
     assert not set(le.DEV_SEEDS) & {*le.SEEDS, *le.TUNED_SEEDS} and len(le.SEEDS) >= 10 and len(le.TUNED_SEEDS) >= 5
     assert not set(le.BARE_SEEDS) & {*le.SEEDS, *le.TUNED_SEEDS}
-    assert all(shapes.DEV8 in job.args for job in le.limited_view_rates() + le.limited_bare_rates())
-    assert all(job.args[2] is shapes.TARGET10 for job in le.limited_plain() + le.limited_knobs() + le.limited_curves())
+    assert all(shapes.DEV8 in job.args for job in le.limited_view_rates() + le.limited_bare_rates() + le.limited_tuning_rates())
+    shown = (le.limited_plain, le.limited_knobs, le.limited_curves, le.limited_alone, le.limited_without, le.limited_scratch_alone,
+             le.limited_mixed, le.limited_scratch_mixed)
+    assert all(job.args[2] is shapes.TARGET10 for grid in shown for job in grid())
 
 
 def test_runs_are_paired_with_those_of_why_transfer():
@@ -85,6 +87,21 @@ def test_the_odd_labels_are_mirrored():
     assert torch.equal(out[::2], images[::2]) and torch.equal(out[1::2], images[1::2].flip(3))
 
 
+def test_one_kind_alone_and_all_but_one():
+    """A picture with one bright corner on grey: colours leave it where it is, the others leave its colours as they are."""
+    x = torch.full((40, 3, 32, 32), 0.4)
+    x[:, 0, 4:12, 4:12] = 0.9
+    made = {name: one(x, torch.Generator().manual_seed(0)) for name, one in (le.ALONE | le.WITHOUT).items()}
+    assert set(le.ALONE) == {f"only {kind}" for kind in le.KINDS}
+    assert set(le.WITHOUT) == {f"all but {kind}" for kind in ("rotate", "scale", "shift", "colour")}
+    corner = x[:, 0] - x[:, 1] > 0.2
+    moved = {name: bool(((out[:, 0] - out[:, 1] > 0.2) != corner).flatten(1).any(1).float().mean() > 0.3) for name, out in made.items()}
+    recoloured = {name: bool((out[:, :, 20:, 20:] - 0.4).abs().amax((1, 2, 3)).median() > 0.05) for name, out in made.items()}
+    moved.pop("only noise")
+    assert {name for name, was in moved.items() if not was} == {"only colour"}
+    assert {name for name, was in recoloured.items() if not was} == {"only flip", "only rotate", "only scale", "only shift", "all but colour"}
+
+
 # ---------------------------------------------------------------------------- frozen features and pseudo-labels
 def test_views_of_one_draw():
     rows = le.view_run(1, 100)
@@ -130,6 +147,12 @@ def test_the_chosen_penalty_is_the_best_that_was_tried(count, labels):
 def test_scratch_without_augmentation_has_the_best_rate_that_was_tried():
     sweep = stored("limited_bare_rates").groupby("method")["accuracy"].mean()
     assert float(sweep.idxmax()) == le.BARE_RATE and len(sweep) == len(le.BARE_CANDIDATES)
+
+
+def test_fine_tuning_without_augmentation_has_the_best_rate_that_was_tried():
+    sweep = stored("limited_tuning_rates").groupby("method")["accuracy"].mean()
+    used = {job.args[1].lr for job in le.limited_bare() if job.args[1].weights}
+    assert used == {float(sweep.idxmax())} and len(sweep) == len(le.BARE_TUNING_CANDIDATES)
 
 
 @pytest.mark.parametrize("name", le.LAB)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import augmentation, evaluation, finetune, metrics, mixing, semi, shapes, training, views, zoo
+from . import augmentation, evaluation, finetune, metrics, mixing, report, semi, shapes, training, views, zoo
 from .methods import AUGMENT, scratch_steps
 
 TUNED_SEEDS = range(100, 105)         # of what is trained, as in why_transfer
@@ -103,6 +103,8 @@ FLIPPED = augmentation.compose(augmentation.affine(flip=True), augmentation.colo
 BARE_CANDIDATES = (1e-2, 3e-2, 1e-1)
 BARE_RATE = 1e-1
 BARE_SEEDS = range(0, 2)
+BARE_TUNING_CANDIDATES = (1e-3, 3e-3, 1e-2)
+ALONE_SEEDS = range(100, 103)         # draws of what is trained from scratch for minutes
 
 
 def limited_bare_rates() -> list:
@@ -132,6 +134,68 @@ def limited_decay() -> list:
     """Fine-tuning with 5 labels per class: no weight decay, and ten times that of why_transfer (0.05), all else as there."""
     knobs = {"decay 0": {"weight_decay": 0.0}, "decay 0.5": {"weight_decay": 0.5}}
     return _jobs({name: lambda labels, knob=knob: learner("fine-tuning", labels, **knob) for name, knob in knobs.items()}, [5])
+
+
+def limited_tuning_rates() -> list:
+    """Learning rates for fine-tuning without augmentation, tried on the development shapes at 50 labels per class."""
+    return [partial(learn_run, f"{rate:g}", learner("fine-tuning", 50, augment=None, lr=rate), shapes.DEV8, 50, seed, {"contestant": "fine-tuning"},
+                    threads=1)
+            for seed in BARE_SEEDS for rate in BARE_TUNING_CANDIDATES]
+
+
+@lru_cache(maxsize=None)
+def bare_tuning_rate() -> float:
+    """Fine-tuning's rate that did best without augmentation on the development shapes."""
+    return float(report.load("lab", "limited_tuning_rates").groupby("method")["accuracy"].mean().idxmax())
+
+
+def limited_bare() -> list:
+    """Without augmentation, at rates chosen without it: fine-tuning at 20 and 50 labels per class, scratch at 20."""
+    return (_jobs({"fine-tuning, no augmentation": lambda labels: learner("fine-tuning", labels, augment=None, lr=bare_tuning_rate())}, [20, 50])
+            + _jobs({"scratch, no augmentation": lambda labels: learner("scratch", labels, augment=None, lr=BARE_RATE)}, [20]))
+
+
+# One kind alone, and all of AUGMENT's kinds but one.
+GEOMETRY = {"rotate": {"rotate": 30.0}, "scale": {"scale": 0.25}, "shift": {"translate": 0.12}}
+ALONE = {f"only {kind}": KINDS[kind] for kind in KINDS}
+WITHOUT = {**{f"all but {kind}": augmentation.compose(augmentation.affine(**{name: 0.0 for name in options}), augmentation.colour())
+              for kind, options in GEOMETRY.items()}, "all but colour": augmentation.affine()}
+
+
+def _with(name: str, kinds: dict) -> dict[str, Callable]:
+    """Learners by the name of their augmentation."""
+    return {kind: lambda labels, augment=augment: learner(name, labels, augment=augment) for kind, augment in kinds.items()}
+
+
+def limited_alone() -> list:
+    """Fine-tuning with one kind of augmentation at 5 labels per class, all else as in why_transfer."""
+    return _jobs(_with("fine-tuning", ALONE), [5])
+
+
+def limited_without() -> list:
+    """Fine-tuning with all kinds of augmentation but one at 5 labels per class, all else as in why_transfer."""
+    return _jobs(_with("fine-tuning", WITHOUT), [5])
+
+
+def limited_scratch_alone() -> list:
+    """Scratch with one of AUGMENT's four kinds at 20 labels per class, three draws, all else as in why_transfer."""
+    return _jobs(_with("scratch", {name: kind for name, kind in ALONE.items() if name not in ("only flip", "only noise")}), [20], seeds=ALONE_SEEDS)
+
+
+# Mixed pairs, each with the alpha of its paper for small pictures: mixup 0.4 as in limited_knobs, CutMix 1.
+MIXED = {"mixup": {"mix": "mixup", "alpha": 0.4}, "CutMix": {"mix": "cutmix", "alpha": 1.0}}
+
+
+def limited_mixed() -> list:
+    """Fine-tuning with CutMix at 5 labels per class, with mixup and CutMix at 50, beside the augmentation, all else as in why_transfer."""
+    def mixed(*kinds):
+        return {kind: lambda labels, kind=kind: learner("fine-tuning", labels, **MIXED[kind]) for kind in kinds}
+    return _jobs(mixed(*MIXED), [50]) + _jobs(mixed("CutMix"), [5])
+
+
+def limited_scratch_mixed() -> list:
+    """Scratch with mixup and with CutMix at 20 labels per class beside the augmentation, three draws, all else as in why_transfer."""
+    return _jobs({kind: lambda labels, kind=kind: learner("scratch", labels, **MIXED[kind]) for kind in MIXED}, [20], seeds=ALONE_SEEDS)
 
 
 @dataclass(frozen=True)
@@ -277,7 +341,8 @@ def pseudo_run(source: str, labels: int, seed: int, threads: int | None = None) 
 
 
 # ---------------------------------------------------------------------------- what the command finds
-LAB: dict = {f.__name__: f for f in (limited_bare_rates, limited_curves, limited_plain, limited_knobs, limited_decay,
+LAB: dict = {f.__name__: f for f in (limited_bare_rates, limited_tuning_rates, limited_curves, limited_plain, limited_bare, limited_knobs,
+                                     limited_decay, limited_alone, limited_without, limited_scratch_alone, limited_mixed, limited_scratch_mixed,
                                      limited_view_rates, limited_views, limited_heads, limited_pseudo)}
 REAL: dict = {}
 _BELOW = ("shapes", "augmentation", "backbones", "batches", "loop", "inference", "training", "optim", "freezing", "finetune",
@@ -287,7 +352,14 @@ _FROZEN = ("backbone", "SEEDS")
 _HERE = {
     "limited_bare_rates": (*_LEARN, "BARE_CANDIDATES", "BARE_SEEDS"),
     "limited_curves": (*_LEARN, "BARE_RATE"),
+    "limited_tuning_rates": (*_LEARN, "BARE_TUNING_CANDIDATES", "BARE_SEEDS"),
     "limited_plain": _LEARN,
+    "limited_bare": (*_LEARN, "BARE_RATE", "bare_tuning_rate"),
+    "limited_alone": (*_LEARN, "_with", "noise", "STILL", "KINDS", "ALONE"),
+    "limited_without": (*_LEARN, "_with", "GEOMETRY", "WITHOUT"),
+    "limited_scratch_alone": (*_LEARN, "_with", "noise", "STILL", "KINDS", "ALONE", "ALONE_SEEDS"),
+    "limited_mixed": (*_LEARN, "MIXED"),
+    "limited_scratch_mixed": (*_LEARN, "MIXED", "ALONE_SEEDS"),
     "limited_knobs": _LEARN,
     "limited_decay": _LEARN,
     "limited_view_rates": (*_FROZEN, "view_run", "VIEWS", "PENALTIES", "DEV_SEEDS"),
@@ -295,8 +367,8 @@ _HERE = {
     "limited_heads": (*_FROZEN, "head_run", "STRENGTHS", "HEAD_RATE", "HEAD_STEPS"),
     "limited_pseudo": (*_FROZEN, "pseudo_run", "unlabelled", "UNLABELLED", "UNLABELLED_SEED", "THRESHOLDS", "C_FEW", "C_MANY"),
 }
-_MORE = {"limited_knobs": ("mixing",), "limited_pseudo": ("semi",), "limited_views": ("views:extract_views",),
-         "limited_view_rates": ("views:extract_views",)}
+_MORE = {"limited_pseudo": ("semi",), **dict.fromkeys(("limited_knobs", "limited_mixed", "limited_scratch_mixed"), ("mixing",)),
+         **dict.fromkeys(("limited_views", "limited_view_rates"), ("views:extract_views",))}
 CODE: dict[str, tuple[str, ...]] = {
     name: (*_BELOW, *_MORE.get(name, ()), f"limited_experiments:{name}", *(f"limited_experiments:{part}" for part in parts))
     for name, parts in _HERE.items()}

@@ -24,9 +24,9 @@ SIZE = 160
 SOURCE, TARGETS = "photo", ("art_painting", "cartoon", "sketch")
 LABELS, FEW = 50, 5                   # photographs per class to learn from; labels per class of the target where a repair may have them
 VIEWS = 4                             # disturbed copies of each photograph that the probe on views sees beside it
-EPOCHS, DEV_EPOCHS, BATCH = 4, 2, 32
+EPOCHS, DEV_EPOCHS, BATCH = 3, 1, 32
 RATES = (1e-4, 3e-4, 1e-3)            # of fine-tuning, judged on photographs that the draw left over
-TENT = {"lr": 1e-3, "steps": 12, "batch_size": 64}      # the rate of the paper: without target labels there is nothing to choose it on
+TENT = {"lr": 1e-3, "steps": 8, "batch_size": 64}      # the rate of the paper: without target labels there is nothing to choose it on
 
 
 def covering(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -195,20 +195,15 @@ def rate_run(method: str, rate: float) -> list[dict]:
 
 
 def tuned_run(seed: int, method: str, rate: float) -> list[dict]:
-    """All weights trained on photographs, judged on every domain, and with AdaBN on the targets."""
+    """All weights trained on photographs, judged on every domain."""
     torch.set_num_threads(1)
     began = time.process_time()
     run, _ = tuned(seed, method, rate, EPOCHS)
     seconds, rows = time.process_time() - began, []
     for target in (SOURCE, *TARGETS):
-        unlabelled, _, x_test, y_test = pacs()[target]
-        x_test = x_test.contiguous(memory_format=torch.channels_last)
-        answers = {method: run.predict(x_test)}
-        if target != SOURCE:
-            adapted = adaptation.adabn(run.model, unlabelled.contiguous(memory_format=torch.channels_last), batch_size=128)
-            answers[f"{method}, AdaBN"] = training.predict(adapted, x_test, 128).argmax(1)
-        rows += [{"method": name, "source": SOURCE, "target": target, "part": "test", "labels": LABELS, "seed": seed, **judged(found, y_test),
-                  "seconds": seconds, "rate": rate} for name, found in answers.items()]
+        x_test, y_test = pacs()[target][2].contiguous(memory_format=torch.channels_last), pacs()[target][3]
+        rows.append({"method": method, "source": SOURCE, "target": target, "part": "test", "labels": LABELS, "seed": seed,
+                     **judged(run.predict(x_test), y_test), "seconds": seconds, "rate": rate})
     return rows
 
 
@@ -217,9 +212,14 @@ def pacs_repairs() -> list[dict]:
     return [row for seed in SEEDS for row in kept(feature_run, seed)]
 
 
+def pacs_tent() -> list[dict]:
+    """As pacs_repairs, with TENT: batch norm's scales and shifts learn on each target's unlabelled half."""
+    return [row for seed in SEEDS for target in TARGETS for row in kept(tent_run, seed, target)]
+
+
 def pacs_trained() -> list[dict]:
-    """As pacs_repairs, with training: TENT, and fine-tuning with plain augmentation and with one that covers the shift."""
-    rows = [row for seed in SEEDS for target in TARGETS for row in kept(tent_run, seed, target)]
+    """As pacs_repairs, with training: everything fine-tuned on the photographs, with plain augmentation and with one that covers the shift."""
+    rows = []
     for method in AUGMENTS:
         tried = [row for rate in RATES for row in kept(rate_run, method, rate)]
         best = max(tried, key=lambda row: row["accuracy"])["rate"]
@@ -318,7 +318,7 @@ def amazon_domains() -> list[dict]:
 
 
 LAB: dict = {}
-REAL: dict = {f.__name__: f for f in (pacs_repairs, pacs_trained, amazon_domains)}
+REAL: dict = {f.__name__: f for f in (pacs_repairs, pacs_trained, pacs_tent, amazon_domains)}
 CODE: dict[str, tuple[str, ...]] = {}
 WEIGHTS: dict[str, tuple[str, ...]] = {}
 
