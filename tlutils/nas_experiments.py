@@ -202,7 +202,7 @@ DEV_SEEDS = range(0, 1)
 SOURCE_RATES = (4e-3, 1e-2, 2.5e-2)
 TUNE_RATES = (1e-3, 3e-3, 1e-2)
 SOURCE_RATE = {"found cell": 2.5e-2, "random cell": 2.5e-2, "resnet-mini": 4e-3}         # chosen by `nas_transfer_rates` (a test compares)
-TUNE_RATE = {"found cell": 3e-3, "random cell": 3e-3, "resnet-mini": 3e-3}           # by `nas_tune_rates`
+TUNE_RATE = {"found cell": 1e-2, "random cell": 1e-2, "resnet-mini": 1e-2}           # by `nas_tune_rates`
 
 
 def network(contestant: str, seed: int) -> zoo.Loaded:
@@ -266,19 +266,6 @@ def nas_transfer() -> list:
     return [partial(transfer_run, contestant, seed, threads=1) for seed in LIVE_SEEDS for contestant in CONTESTANTS]
 
 
-def short_run(contestant: str, seed: int, threads: int | None = None) -> list[dict]:
-    """As `transfer_run`, but only 60 steps of pretraining, and the probe at 50 labels per class: quick enough to compute again."""
-    processes.one_thread(threads)
-    loaded, source = pretrained(contestant, seed, steps=60)
-    accuracy = probe_accuracy(loaded, *evaluation.world(shapes.TARGET10)(50, seed))
-    return [{"method": contestant, "labels": 50, "seed": seed, "source": source, "accuracy": accuracy}]
-
-
-def nas_transfer_short() -> list:
-    """A short version of `nas_transfer` that the page computes again."""
-    return [partial(short_run, contestant, seed, threads=1) for seed in LIVE_SEEDS for contestant in TUNED]
-
-
 def source_rate_run(contestant: str, rate: float, seed: int, threads: int | None = None) -> list[dict]:
     """Source accuracy after pretraining at one rate."""
     processes.one_thread(threads)
@@ -306,7 +293,7 @@ def nas_tune_rates() -> list:
 
 # ---------------------------------------------------------------------------- what the command finds
 LAB: dict = {f.__name__: f for f in (nas_searches, nas_settings, nas_ablations, nas_ranks, nas_two_processes, nas_source_rates,
-                                     nas_tune_rates, nas_transfer, nas_transfer_short)}
+                                     nas_tune_rates, nas_transfer)}
 REAL: dict = {}
 _SEARCH = ("nas_cells", "nas_predictors", "nas", "nas_benchmark:load", *(f"nas_experiments:{name}" for name in (
     "SEEDS", "FEW_SEEDS", "BUDGET", "CHECKPOINTS", "QUANTILE", "KEEP", "SEARCHES", "goal", "on_table", "rows_of")))
@@ -325,7 +312,6 @@ _HERE = {
     "nas_source_rates": (_PUT_TO_WORK, ("source_rate_run", "SOURCE_RATES", "DEV_SEEDS")),
     "nas_tune_rates": (_PUT_TO_WORK, ("tune_rate_run", "SOURCE_RATE", "TUNE_RATES", "DEV_SEEDS", *_TUNED)),
     "nas_transfer": (_PUT_TO_WORK, ("transfer_run", "probe_accuracy", "SOURCE_RATE", "TUNE_RATE", "LIVE_SEEDS", *_TUNED)),
-    "nas_transfer_short": (_PUT_TO_WORK, ("short_run", "probe_accuracy", "SOURCE_RATE", "LIVE_SEEDS")),
 }
 CODE: dict[str, tuple[str, ...]] = {
     name: (*below, f"nas_experiments:{name}", *(f"nas_experiments:{part}" for part in parts)) for name, (below, parts) in _HERE.items()}
