@@ -23,8 +23,8 @@ from .metrics import correct
 from .processes import one_thread as _one_thread
 from .recommend import Advice, recommend
 
-SEEDS = range(100, 103)
-TUNED_SEEDS = range(100, 101)         # of the fine-tuned: a draw of each task, the tasks are what the intervals go over
+SEEDS = range(100, 105)
+TUNED_SEEDS = SEEDS                    # of the fine-tuned
 BUDGETS = (50, 5)                     # labels per class
 STEPS = 100                           # of fine-tuning
 SCRATCH_STEPS = {5: 200, 50: 300}
